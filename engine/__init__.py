@@ -1,0 +1,49 @@
+"""What surrounds a training loop: state, checkpoints, output folder, logs, and an honest end.
+
+The room knows nothing of losses, rasterizers or the command line's options. It keeps a run safe (atomic
+checkpoints, one run per folder), visible (TensorBoard and a progress bar) and repeatable (seeds and
+generator states), and turns what went wrong into one line and an exit code. TensorBoard is imported when
+a `Tracker` is made, not here.
+"""
+
+from engine.checkpoint import (
+    CheckpointError,
+    checkpoint_path,
+    latest_checkpoint,
+    load_checkpoint,
+    prune_checkpoints,
+    restore,
+    save_checkpoint,
+)
+from engine.command import Stopped, StopRequest, add_facts, run_command
+from engine.device import device_for
+from engine.memory import peak_memory_gib
+from engine.output import OutputError, OutputFolder, claim_output
+from engine.schedule import is_due, ramp
+from engine.seeding import seed_everything
+from engine.state import TrainingState
+from engine.tracker import Tracker
+
+__all__ = [
+    "CheckpointError",
+    "OutputError",
+    "OutputFolder",
+    "StopRequest",
+    "Stopped",
+    "Tracker",
+    "TrainingState",
+    "add_facts",
+    "checkpoint_path",
+    "claim_output",
+    "device_for",
+    "is_due",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "peak_memory_gib",
+    "prune_checkpoints",
+    "ramp",
+    "restore",
+    "run_command",
+    "save_checkpoint",
+    "seed_everything",
+]

@@ -1,0 +1,286 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped, bit for bit.
+
+One file per checkpoint, `checkpoints/iteration_N.pt`, made of tensors and primitives only and read with
+`weights_only=True`, so that opening a stranger's file cannot run code. A file is whole or absent (see
+atomic.py); reading checks its sums first, and nothing of the running state changes before everything in
+the file has been found right.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.atomic import atomic_write, remove_leftovers
+from engine.seeding import generator_states, set_generator_states
+from engine.state import TrainingState
+from errors import UserError
+
+FORMAT = 1
+KIND = "Gaussian splatting training state"
+_NAME = re.compile(r"iteration_(\d+)\.pt")
+_CONTENT: dict[str, type] = {
+    "iteration": int,
+    "config": dict,
+    "gaussians": dict,
+    "optimizer": dict,
+    "densifier": dict,
+    "sampler": dict,
+    "random": dict,
+}
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used: missing, damaged, of another format or another model."""
+
+
+def checkpoint_path(folder: Path, iteration: int) -> Path:
+    """Returns the file of an iteration's checkpoint in a run's `checkpoints` folder."""
+    return folder / f"iteration_{iteration}.pt"
+
+
+def save_checkpoint(
+    path: Path,
+    state: TrainingState,
+    config_dict: dict[str, Any],
+    *,
+    keep: int = 2,
+    protected: Collection[int] = (),
+) -> None:
+    """Writes a checkpoint atomically, then removes older ones beyond the last `keep`.
+
+    Args:
+        path: `checkpoint_path(folder, state.iteration)`; the folder is made.
+        state: the run's state after a whole iteration.
+        config_dict: the resolved configuration as primitives (for a reader; training goes on with
+            config.yaml).
+        keep: number of checkpoints that stay; 0 = all.
+        protected: iterations whose checkpoints stay in any case.
+
+    Raises:
+        OSError: the disk is full or not writable; earlier checkpoints are untouched.
+        TypeError: a state dict holds something other than tensors and primitives.
+    """
+    content = {
+        "kind": KIND,
+        "format": FORMAT,
+        "iteration": state.iteration,
+        "config": config_dict,
+        "gaussians": state.gaussians.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "densifier": state.densifier.state_dict(),
+        "sampler": state.sampler.state_dict(),
+        "random": generator_states(state.generator),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    with atomic_write(path) as file:
+        torch.save(_plain(content, "checkpoint"), file)
+    if keep > 0:
+        prune_checkpoints(path.parent, keep, protected)
+
+
+def prune_checkpoints(folder: Path, keep: int, protected: Collection[int] = ()) -> None:
+    """Removes all but the last `keep` checkpoints, and all but the `protected` iterations."""
+    for iteration, path in list(_newest_first(folder))[keep:]:
+        if iteration not in protected:
+            path.unlink(missing_ok=True)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest undamaged checkpoint of a run's `checkpoints` folder, or None if there is none.
+
+    A damaged one is reported and passed over for the one before it.
+    """
+    for _, path in _newest_first(folder):
+        try:
+            _check_archive(path)
+            return path
+        except CheckpointError as error:
+            _log.warning("%s Trying the checkpoint before it.", error)
+    return None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads and checks a checkpoint, its tensors on the CPU.
+
+    Returns:
+        The content (`iteration`, `config`, `gaussians`, `optimizer`, `densifier`, `sampler`, `random`) and
+        `path`, for `restore`.
+
+    Raises:
+        CheckpointError: it is missing, damaged, not ours, or of another format.
+    """
+    _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError) as error:
+        raise _not_ours(path) from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise _not_ours(path)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: checkpoint format {content.get('format')}, but this program reads format {FORMAT}: "
+            "go on with the program version that wrote it, or start anew with --overwrite."
+        )
+    for key, kind in _CONTENT.items():
+        if key not in content:
+            raise CheckpointError(f"{path}: the checkpoint has no {key!r}: {_OTHER}.")
+        if not isinstance(content[key], kind):
+            got = type(content[key]).__name__
+            raise CheckpointError(f"{path}: {key}: expected {kind.__name__}, got {got}: {_OTHER}.")
+    return {**content, "path": str(path)}
+
+
+def restore(state: TrainingState, payload: dict[str, Any]) -> None:
+    """Puts `state` where it was when the checkpoint was saved.
+
+    The number of Gaussians may differ; everything else (keys, SH degree, parameter groups, number of views)
+    must agree. On an error `state` is as it was before.
+
+    Raises:
+        CheckpointError: the checkpoint belongs to another model or scene.
+    """
+    path = payload["path"]
+    _check_gaussians(path, state, payload["gaussians"])
+    _check_optimizer(path, state, payload)
+    _load_parts(path, state, payload)  # whatever may still refuse, and is put back then
+    device = state.gaussians.device
+    state.gaussians.load_state_dict({key: value.to(device) for key, value in payload["gaussians"].items()})
+    state.optimizer.state.clear()
+    for group in state.optimizer.param_groups:  # loading may have made new parameters of another length
+        group["params"] = [state.gaussians.params[group["name"]]]
+    state.optimizer.load_state_dict(payload["optimizer"])
+    state.iteration = payload["iteration"]
+
+
+_OTHER = "use another checkpoint, or start anew with --overwrite"
+
+
+def _newest_first(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yields (iteration, path) of the checkpoints in a folder, the newest first."""
+    found = ((_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ()))
+    yield from sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def _not_ours(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: not a checkpoint of this program: name one that train.py wrote.")
+
+
+def _check_archive(path: Path) -> None:
+    """Checks that the file is a whole archive by its checksums, without unpacking it.
+
+    Raises:
+        CheckpointError: it is missing, not an archive, cut short, or damaged.
+    """
+    damaged = CheckpointError(f"{path}: the checkpoint is cut short or damaged: {_OTHER}.")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+        if not b"PK\x03\x04".startswith(start):  # how every zip archive, and so every torch file, begins
+            raise _not_ours(path)
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise damaged
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read the checkpoint ({error.strerror}): {_OTHER}.") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+        raise damaged from error
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Copies a tree, tensors detached and cut from larger storages, and refuses other objects.
+
+    Raises:
+        TypeError: naming the place of anything that `weights_only` loading would refuse.
+    """
+    if isinstance(value, Tensor):
+        value = value.detach()
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        return value if whole else value.clone()
+    if isinstance(value, dict):
+        return {_plain(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"{where}: expected tensors and primitives, got {type(value).__name__}")
+
+
+def _check_gaussians(path: str, state: TrainingState, saved: dict[str, Any]) -> None:
+    """Raises CheckpointError unless `saved` has the model's keys and shapes, with one common N."""
+    expected = {key: tuple(value.shape) for key, value in state.gaussians.params.items()}
+    if set(saved) != set(expected) or not all(isinstance(value, Tensor) for value in saved.values()):
+        got = sorted(map(str, saved))
+        raise CheckpointError(f"{path}: gaussians: expected tensors {sorted(expected)}, got {got}: {_OTHER}.")
+    rows = saved[next(iter(expected))].shape[:1]
+    for key, shape in expected.items():
+        if tuple(saved[key].shape) != (*rows, *shape[1:]):
+            sizes = ", ".join([f"N={rows[0] if rows else '?'}", *map(str, shape[1:])])
+            raise CheckpointError(
+                f"{path}: gaussians.{key}: expected [{sizes}], got {list(saved[key].shape)}: "
+                "train with the options of the run (same --model.sh_degree), or start anew with --overwrite."
+            )
+
+
+def _check_optimizer(path: str, state: TrainingState, payload: dict[str, Any]) -> None:
+    """Raises CheckpointError unless the saved moments fit the saved parameters group by group."""
+    saved = payload["optimizer"]
+    try:
+        groups = [(group["name"], list(group["params"])) for group in saved["param_groups"]]
+        moments = saved["state"]
+        names = [group["name"] for group in state.optimizer.param_groups]
+        if [name for name, _ in groups] != names or any(len(members) != 1 for _, members in groups):
+            found = [name for name, _ in groups]
+            raise CheckpointError(f"{path}: optimizer: expected groups {names}, got {found}: {_OTHER}.")
+        for name, (index,) in groups:
+            shape = payload["gaussians"][name].shape
+            for key, value in moments.get(index, {}).items():
+                if isinstance(value, Tensor) and value.dim() > 0 and value.shape != shape:
+                    got = list(value.shape)
+                    raise CheckpointError(
+                        f"{path}: optimizer.{name}.{key}: expected {list(shape)}, got {got}: {_OTHER}."
+                    )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: optimizer: not a state of one ({error!r}): {_OTHER}.") from error
+
+
+def _load_parts(path: str, state: TrainingState, payload: dict[str, Any]) -> None:
+    """Restores sampler, densifier and generators; if one refuses, puts all of them back and raises."""
+    sampler, densifier = state.sampler.state_dict(), state.densifier.state_dict()
+    before = _copy({"sampler": sampler, "densifier": densifier, "random": generator_states(state.generator)})
+    part = "sampler"
+    try:
+        state.sampler.load_state_dict(payload["sampler"])
+        part = "densifier"
+        state.densifier.load_state_dict(payload["densifier"])
+        part = "random"
+        set_generator_states(payload["random"], state.generator)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, UserError) as error:
+        state.sampler.load_state_dict(before["sampler"])
+        state.densifier.load_state_dict(before["densifier"])
+        set_generator_states(before["random"], state.generator)
+        raise CheckpointError(
+            f"{path}: {part}: does not fit this run ({error}): train with the scene and options of the run, "
+            "or start anew with --overwrite."
+        ) from error
+
+
+def _copy(value: Any) -> Any:
+    """Copies a tree of tensors and primitives."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copy(item) for item in value)
+    return value

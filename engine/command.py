@@ -1,0 +1,186 @@
+"""How a command ends: one line for the user, an exit code for scripts, and no harm to the last checkpoint.
+
+| what happened | exit code |
+|---|---|
+| done | 0 |
+| a fault of the program (traceback) | 1 |
+| a mistake in the input: `UserError` | 2 |
+| out of memory, CPU or GPU | 3 |
+| the disk is full | 4 |
+| Ctrl-C | 130 |
+| SIGTERM | 143 |
+
+Facts about the run (its folder, the number of Gaussians) reach the message by riding on the exception: the
+context managers that know them call `add_facts` as it passes.
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+from engine.checkpoint import latest_checkpoint
+from errors import UserError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_MEMORY = ("can't allocate", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_FACTS = "_run_facts"
+
+
+class Stopped(BaseException):
+    """The run ended because a signal asked for it, after a whole iteration.
+
+    Not an `Exception`, so that nothing in between takes it for an error.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a wish that the loop reads; the second stops at once.
+
+    Use as a context manager around the loop:
+
+        with StopRequest() as stop:
+            for iteration in ...:
+                ...
+                if stop.requested:
+                    save_checkpoint(...)
+                    stop.leave()
+
+    Outside the main thread, where python delivers no signals, it never requests anything.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Says whether the loop should stop after this iteration."""
+        return self._number is not None
+
+    def leave(self) -> NoReturn:
+        """Leaves the loop with the exit code of the signal that was received.
+
+        Raises:
+            Stopped: always.
+        """
+        assert self._number is not None, "leave() before a request"
+        raise Stopped(self._number)
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._number is not None:
+            raise Stopped(number)
+        self._number = number
+        print("\nstopping after this iteration (again to stop at once)", file=sys.stderr, flush=True)
+
+
+def add_facts(error: BaseException, **facts: Any) -> None:
+    """Attaches what is known about the run to an exception that is passing through.
+
+    Args:
+        error: the exception; facts already on it win.
+        **facts: any of `output` (the run's folder), `iteration`, `gaussians` (their number) and
+            `resolution` (width, height).
+    """
+    known = getattr(error, _FACTS, {})
+    setattr(error, _FACTS, {**facts, **known})
+
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a command's main function and exits the process with the code of the table above."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)  # as an exception, so that files and locks are let go
+    try:
+        code = main() or 0
+    except SystemExit:
+        raise
+    except BaseException as error:
+        code = _report(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _report(error: BaseException) -> int:
+    """Prints what happened and what to do next on stderr; returns the exit code."""
+    facts: dict[str, Any] = getattr(error, _FACTS, {})
+    if isinstance(error, UserError):
+        _say(f"error: {error}")
+        return error.exit_code
+    if isinstance(error, (KeyboardInterrupt, Stopped)):
+        code = error.exit_code if isinstance(error, Stopped) else 128 + signal.SIGINT
+        _say("stopped" + (f" after iteration {facts['iteration']}" if facts.get("iteration") else ""))
+    elif _is_out_of_memory(error):
+        code = 3
+        _say(
+            f"error: out of memory{_size(facts)}: use smaller images (-r 2) or lower --densify.max_gaussians"
+        )
+    elif isinstance(error, OSError) and error.errno in _DISK_FULL:
+        code = 4
+        where = f" writing {error.filename}" if error.filename else ""
+        _say(f"error: the disk is full{where} ({error.strerror}): free some space, or choose another -m")
+    else:
+        code = 1
+        traceback.print_exception(error)
+    _say_how_to_go_on(facts.get("output"))
+    return code
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _say_how_to_go_on(output: Path | None) -> None:
+    """Names the last valid checkpoint and the command that resumes from it, if a run had begun."""
+    if output is None:
+        return
+    last = latest_checkpoint(output / "checkpoints")
+    if last is None:
+        _say("no checkpoint had been written; start again with --overwrite")
+    else:
+        command = f"{shlex.quote(sys.argv[0])} -m {shlex.quote(str(output))} --resume"
+        _say(f"the last checkpoint is valid: {last}\ngo on with: python {command}")
+
+
+def _size(facts: dict[str, Any]) -> str:
+    """Returns ' with N Gaussians at WxH pixels', as far as it is known."""
+    text = f" with {facts['gaussians']:,} Gaussians" if facts.get("gaussians") else ""
+    if facts.get("resolution"):
+        width, height = facts["resolution"]
+        text += f" at {width}x{height} pixels"
+    return text
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Says whether memory ran out: python's own error, or torch's, which differ only in their text."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)

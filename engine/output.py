@@ -1,0 +1,216 @@
+"""The output folder of a run: where each file goes, and the rules that keep one run from harming another.
+
+A folder holds one run. A second run in it is an error unless it resumes or overwrites the first;
+overwriting removes files of a run that this program wrote, by name, and nothing else; and a lock keeps two
+processes from working in one folder at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from engine.atomic import remove_leftovers
+from engine.checkpoint import latest_checkpoint
+from engine.command import add_facts
+from errors import UserError
+
+_LOCK = ".run.lock"  # also marks a folder as ours: overwriting asks for it
+_MARK = "Locked while train.py works in this folder. Safe to delete when it does not."
+_OWN = (  # everything that a run and the rendering of it write, relative to the output folder
+    "config.yaml",
+    "cameras.json",
+    "input.ply",
+    "results.json",
+    "per_view.json",
+    "events.out.tfevents.*",
+    "point_cloud/iteration_*/point_cloud.ply",
+    "checkpoints/iteration_*.pt",
+    "checkpoints/.iteration_*.pt.*.tmp",
+    *(
+        f"{split}/ours_*/{name}"
+        for split in ("test", "train")
+        for name in ("results.json", "per_view.json", "*/*.png", "*/*.npy")
+    ),
+    "video/ours_*/*.mp4",
+)
+_RUN = ("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*")
+_log = logging.getLogger(__name__)
+
+
+class OutputError(UserError):
+    """An output folder that cannot be used as asked."""
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """The places in a run's folder, laid out as 3DGS viewers and metric tools expect."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, config.yaml."""
+        return self.path / "config.yaml"
+
+    @property
+    def cameras(self) -> Path:
+        """The training and test cameras for viewers, cameras.json."""
+        return self.path / "cameras.json"
+
+    @property
+    def input_ply(self) -> Path:
+        """The points that the run started from, input.ply."""
+        return self.path / "input.ply"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def point_cloud(self, iteration: int) -> Path:
+        """Returns the .ply of an iteration (its folder is not made)."""
+        return self.path / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply"
+
+    def renders(self, split: str, iteration: int) -> Path:
+        """Returns the folder of `split`'s ("test", "train") images of an iteration (not made)."""
+        return self.path / split / f"ours_{iteration}"
+
+    def holds_run(self) -> bool:
+        """Says whether a run has written here."""
+        return any(next(self.path.glob(pattern), None) is not None for pattern in _RUN)
+
+    def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuses a folder that cannot be used as asked. Changes nothing.
+
+        Raises:
+            OutputError: both flags; a run is here and neither flag is given; nothing to resume; no folder;
+                or something to overwrite that this program did not write.
+        """
+        if resume and overwrite:
+            raise OutputError("--resume and --overwrite: expected one of them, got both: choose one.")
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path}: expected an output folder, got a file: choose another -m.")
+        if resume:
+            if latest_checkpoint(self.checkpoints) is None:
+                raise OutputError(
+                    f"{self.path}: no usable checkpoint to resume from in {self.checkpoints}: check -m, or "
+                    "start anew (without --resume; with --overwrite if the folder holds a run)."
+                )
+        elif self.holds_run() and not overwrite:
+            raise OutputError(
+                f"{self.path}: holds another run: go on with it by --resume, replace it by --overwrite, or "
+                "choose another -m."
+            )
+        elif overwrite and self.holds_run() and not self._is_ours():
+            raise OutputError(
+                f"{self.path}: --overwrite only replaces runs of this program, and this folder holds "
+                "something else (another tool's run?): nothing was removed; choose another -m."
+            )
+
+    def _is_ours(self) -> bool:
+        """Says whether the lock's mark or a configuration written by us is here."""
+        if (self.path / _LOCK).is_file():
+            return True
+        try:
+            lines = self.config.read_text("utf-8", errors="replace").splitlines()
+        except OSError:
+            return False
+        return all(
+            any(line.startswith(key) for line in lines) for key in ("format:", "source_path:", "iterations:")
+        )
+
+    def clear(self) -> None:
+        """Removes the files of a run, by name, and folders left empty; all else stays and is reported."""
+        for pattern in _OWN:
+            for path in self.path.glob(pattern):
+                if path.is_file() and not _through_link(path, self.path):
+                    path.unlink()
+        for folder in ("point_cloud", "checkpoints", "test", "train", "video"):
+            _remove_empty(self.path / folder)
+        left = sorted(path.name for path in self.path.iterdir() if path.name != _LOCK)
+        if left:
+            _log.warning("%s: left in place, not written by a run: %s", self.path, ", ".join(left[:5]))
+
+
+@contextlib.contextmanager
+def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[OutputFolder]:
+    """Makes and locks the output folder for a run, cleared if `overwrite`; released when the block ends.
+
+    Call `OutputFolder(path).check(...)` before slow work such as loading the scene, and this once the input
+    has proved good, so that a bad input harms no earlier run.
+
+    Raises:
+        OutputError: as `OutputFolder.check`; or another process works in the folder; or it is not writable.
+    """
+    output = OutputFolder(path)
+    output.check(resume=resume, overwrite=overwrite)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / _LOCK, "a+", encoding="utf-8")
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{path}: cannot write there ({error.strerror}): choose another -m.") from error
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise OutputError(f"{path}: cannot write there ({error.strerror}): choose another -m.") from error
+    with lock:
+        _lock(lock, path)
+        output.check(resume=resume, overwrite=overwrite)  # another run may have ended between check and lock
+        remove_leftovers(path)
+        remove_leftovers(output.checkpoints)
+        if overwrite:
+            output.clear()
+        try:
+            yield output
+        except BaseException as error:
+            add_facts(error, output=path)
+            raise
+
+
+def _lock(lock: IO[str], path: Path) -> None:
+    """Takes the lock, which the system releases when its process ends in whatever way.
+
+    Raises:
+        OutputError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: no lock
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.readline().strip() or "unknown"
+        raise OutputError(
+            f"{path}: another run is working there (process {owner}): wait for it, or choose another -m."
+        ) from None
+    except OSError as error:  # some network file systems have no locks; a run is worth more than the lock
+        _log.warning(
+            "%s: cannot lock the folder (%s); do not start a second run in it.", path, error.strerror
+        )
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n{_MARK}\n")
+    lock.flush()
+
+
+def _through_link(path: Path, root: Path) -> bool:
+    """Says whether a folder between `root` and `path` is a symbolic link (what is behind it is not ours)."""
+    return any(parent.is_symlink() for parent in path.parents if root in parent.parents)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes `folder` and folders below it that hold no file; follows no links."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for child in folder.iterdir():
+        _remove_empty(child)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

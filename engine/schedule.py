@@ -1,0 +1,24 @@
+"""Small questions that the loop asks each iteration. Iterations count from 1."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+def is_due(iteration: int, at: Collection[int] = (), every: int = 0, last: int | None = None) -> bool:
+    """Says whether something happens after this iteration.
+
+    Args:
+        iteration: the iteration just completed, from 1.
+        at: iterations named one by one.
+        every: also every so many iterations; 0 = never.
+        last: also after this one (the run's last), if given.
+    """
+    return iteration in at or (every > 0 and iteration % every == 0) or iteration == last
+
+
+def ramp(iteration: int, start: int, length: int) -> float:
+    """Returns a weight that is 0 up to `start` and rises linearly to 1 over `length` iterations."""
+    if iteration <= start:
+        return 0.0
+    return 1.0 if length <= 0 else min(1.0, (iteration - start) / length)

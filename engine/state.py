@@ -1,0 +1,34 @@
+"""Everything that one training iteration changes, in one object; what a checkpoint stores and restores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from gaussian_model import Gaussians
+    from gaussian_model.densify import Densifier
+    from scene import ViewSampler
+
+
+@dataclass
+class TrainingState:
+    """The mutable state of a run. The loop owns it; the checkpoint room copies it out and in.
+
+    Attributes:
+        gaussians: the parameters, rows [N, ...].
+        optimizer: one parameter group per parameter key, `group["name"]` being the key.
+        densifier: adds and removes rows; keeps statistics over N.
+        sampler: draws the training view of each iteration.
+        generator: CPU generator behind every random draw of the loop (shared with sampler and densifier).
+        iteration: iterations completed; the first is number 1.
+    """
+
+    gaussians: Gaussians
+    optimizer: torch.optim.Optimizer
+    densifier: Densifier
+    sampler: ViewSampler
+    generator: torch.Generator
+    iteration: int = 0
