@@ -1,0 +1,17 @@
+"""The one exception that means "the user can mend this".
+
+Every room raises a subclass of it for bad input; the commands print its message as one line and
+exit with code 2. Anything else that escapes is a fault of the program and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: a path, a file's content, an option.
+
+    The message is one line that names the file or argument, says what was expected and what came,
+    and ends with what to do next.
+    """
+
+    exit_code = 2

@@ -1,0 +1,246 @@
+// One vector type `F` (float) with its mask `M`, for AVX-512, AVX2+FMA, NEON (AArch64), or plain
+// arrays. Kernels are written once against it. Compiled with -ffp-contract=off: a fused
+// multiply-add happens only where it is written, so that forward and backward passes round alike.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+// GCC 12's own intrinsics headers set off this warning (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define FS_SIMD_NAME "avx512"
+#include <immintrin.h>
+namespace fs {
+constexpr int kLanes = 16;
+struct M {
+    __mmask16 v;
+};
+struct F {
+    __m512 v;
+};
+static inline F load(const float *p) { return {_mm512_load_ps(p)}; }
+static inline F loadu(const float *p) { return {_mm512_loadu_ps(p)}; }
+static inline void store(float *p, F a) { _mm512_store_ps(p, a.v); }
+static inline void storeu(float *p, F a) { _mm512_storeu_ps(p, a.v); }
+static inline F set1(float a) { return {_mm512_set1_ps(a)}; }
+static inline F zero() { return {_mm512_setzero_ps()}; }
+static inline F iota() {
+    return {_mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)};
+}
+static inline F operator+(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
+static inline F operator-(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
+static inline F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
+static inline F operator/(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
+static inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }   // a*b + c
+static inline F fnma(F a, F b, F c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; } // c - a*b
+static inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
+static inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
+static inline F abs(F a) { return {_mm512_abs_ps(a.v)}; }
+static inline F neg_abs(F a) { return {_mm512_or_ps(a.v, _mm512_set1_ps(-0.0f))}; }
+static inline M ge(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
+static inline M gt(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+static inline M lt(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+static inline M operator&(M a, M b) { return {static_cast<__mmask16>(a.v & b.v)}; }
+static inline M operator|(M a, M b) { return {static_cast<__mmask16>(a.v | b.v)}; }
+static inline M and_not(M a, M b) { return {static_cast<__mmask16>(~a.v & b.v)}; } // !a & b
+static inline bool any(M a) { return a.v != 0; }
+static inline F select(M m, F a, F b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; } // m ? a : b
+static inline F keep(M m, F a) { return {_mm512_maskz_mov_ps(m.v, a.v)}; }              // m ? a : 0
+static inline float sum(F a) {
+    __m256 lo = _mm512_castps512_ps256(a.v), hi = _mm512_extractf32x8_ps(a.v, 1);
+    __m256 s = _mm256_add_ps(lo, hi);
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    q = _mm_add_ss(q, _mm_movehdup_ps(q));
+    return _mm_cvtss_f32(q);
+}
+static inline F round_nearest(F a) { return {_mm512_roundscale_ps(a.v, 8)}; }
+static inline F scale_by_pow2(F a, F n) { return {_mm512_scalef_ps(a.v, n.v)}; } // a * 2^n
+static inline F reciprocal(F a) { // one Newton step on a 14-bit estimate
+    F r{_mm512_rcp14_ps(a.v)};
+    return fma(fnma(a, r, set1(1.0f)), r, r);
+}
+} // namespace fs
+
+#elif defined(__AVX2__) && defined(__FMA__)
+#define FS_SIMD_NAME "avx2"
+#include <immintrin.h>
+namespace fs {
+constexpr int kLanes = 8;
+struct M {
+    __m256 v;
+};
+struct F {
+    __m256 v;
+};
+static inline F load(const float *p) { return {_mm256_load_ps(p)}; }
+static inline F loadu(const float *p) { return {_mm256_loadu_ps(p)}; }
+static inline void store(float *p, F a) { _mm256_store_ps(p, a.v); }
+static inline void storeu(float *p, F a) { _mm256_storeu_ps(p, a.v); }
+static inline F set1(float a) { return {_mm256_set1_ps(a)}; }
+static inline F zero() { return {_mm256_setzero_ps()}; }
+static inline F iota() { return {_mm256_set_ps(7, 6, 5, 4, 3, 2, 1, 0)}; }
+static inline F operator+(F a, F b) { return {_mm256_add_ps(a.v, b.v)}; }
+static inline F operator-(F a, F b) { return {_mm256_sub_ps(a.v, b.v)}; }
+static inline F operator*(F a, F b) { return {_mm256_mul_ps(a.v, b.v)}; }
+static inline F operator/(F a, F b) { return {_mm256_div_ps(a.v, b.v)}; }
+static inline F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+static inline F fnma(F a, F b, F c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+static inline F min(F a, F b) { return {_mm256_min_ps(a.v, b.v)}; }
+static inline F max(F a, F b) { return {_mm256_max_ps(a.v, b.v)}; }
+static inline F abs(F a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+static inline F neg_abs(F a) { return {_mm256_or_ps(a.v, _mm256_set1_ps(-0.0f))}; }
+static inline M ge(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
+static inline M gt(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
+static inline M lt(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+static inline M operator&(M a, M b) { return {_mm256_and_ps(a.v, b.v)}; }
+static inline M operator|(M a, M b) { return {_mm256_or_ps(a.v, b.v)}; }
+static inline M and_not(M a, M b) { return {_mm256_andnot_ps(a.v, b.v)}; }
+static inline bool any(M a) { return _mm256_movemask_ps(a.v) != 0; }
+static inline F select(M m, F a, F b) { return {_mm256_blendv_ps(b.v, a.v, m.v)}; }
+static inline F keep(M m, F a) { return {_mm256_and_ps(m.v, a.v)}; }
+static inline float sum(F a) {
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    q = _mm_add_ss(q, _mm_movehdup_ps(q));
+    return _mm_cvtss_f32(q);
+}
+static inline F round_nearest(F a) { return {_mm256_round_ps(a.v, 8)}; }
+static inline F scale_by_pow2(F a, F n) { // a near 1, n in [-126, 126]: adds n to the exponent
+    __m256i i = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
+    return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), i))};
+}
+static inline F reciprocal(F a) { // one Newton step on a 12-bit estimate
+    F r{_mm256_rcp_ps(a.v)};
+    return fma(fnma(a, r, set1(1.0f)), r, r);
+}
+} // namespace fs
+
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#define FS_SIMD_NAME "neon"
+#include <arm_neon.h>
+namespace fs {
+constexpr int kLanes = 4;
+struct M {
+    uint32x4_t v;
+};
+struct F {
+    float32x4_t v;
+};
+static inline F load(const float *p) { return {vld1q_f32(p)}; }
+static inline F loadu(const float *p) { return {vld1q_f32(p)}; }
+static inline void store(float *p, F a) { vst1q_f32(p, a.v); }
+static inline void storeu(float *p, F a) { vst1q_f32(p, a.v); }
+static inline F set1(float a) { return {vdupq_n_f32(a)}; }
+static inline F zero() { return {vdupq_n_f32(0)}; }
+static inline F iota() {
+    const float i[4] = {0, 1, 2, 3};
+    return {vld1q_f32(i)};
+}
+static inline F operator+(F a, F b) { return {vaddq_f32(a.v, b.v)}; }
+static inline F operator-(F a, F b) { return {vsubq_f32(a.v, b.v)}; }
+static inline F operator*(F a, F b) { return {vmulq_f32(a.v, b.v)}; }
+static inline F operator/(F a, F b) { return {vdivq_f32(a.v, b.v)}; }
+static inline F fma(F a, F b, F c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+static inline F fnma(F a, F b, F c) { return {vfmsq_f32(c.v, a.v, b.v)}; }
+static inline F min(F a, F b) { return {vminq_f32(a.v, b.v)}; }
+static inline F max(F a, F b) { return {vmaxq_f32(a.v, b.v)}; }
+static inline F abs(F a) { return {vabsq_f32(a.v)}; }
+static inline F neg_abs(F a) { return {vnegq_f32(vabsq_f32(a.v))}; }
+static inline M ge(F a, F b) { return {vcgeq_f32(a.v, b.v)}; }
+static inline M gt(F a, F b) { return {vcgtq_f32(a.v, b.v)}; }
+static inline M lt(F a, F b) { return {vcltq_f32(a.v, b.v)}; }
+static inline M operator&(M a, M b) { return {vandq_u32(a.v, b.v)}; }
+static inline M operator|(M a, M b) { return {vorrq_u32(a.v, b.v)}; }
+static inline M and_not(M a, M b) { return {vbicq_u32(b.v, a.v)}; }
+static inline bool any(M a) { return vmaxvq_u32(a.v) != 0; }
+static inline F select(M m, F a, F b) { return {vbslq_f32(m.v, a.v, b.v)}; }
+static inline F keep(M m, F a) {
+    return {vreinterpretq_f32_u32(vandq_u32(m.v, vreinterpretq_u32_f32(a.v)))};
+}
+static inline float sum(F a) { return vaddvq_f32(a.v); }
+static inline F round_nearest(F a) { return {vrndnq_f32(a.v)}; }
+static inline F scale_by_pow2(F a, F n) {
+    int32x4_t i = vshlq_n_s32(vcvtnq_s32_f32(n.v), 23);
+    return {vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a.v), i))};
+}
+static inline F reciprocal(F a) { return {vdivq_f32(vdupq_n_f32(1.0f), a.v)}; }
+} // namespace fs
+
+#else
+#define FS_SIMD_NAME "scalar"
+namespace fs {
+constexpr int kLanes = 4;
+struct M {
+    bool v[4];
+};
+struct F {
+    float v[4];
+};
+#define FS_EACH for (int i = 0; i < 4; ++i)
+#define FS_MAP(expr)                                                                                         \
+    F r;                                                                                                     \
+    FS_EACH r.v[i] = (expr);                                                                                 \
+    return r
+#define FS_MASK(expr)                                                                                        \
+    M r;                                                                                                     \
+    FS_EACH r.v[i] = (expr);                                                                                 \
+    return r
+static inline F loadu(const float *p) { FS_MAP(p[i]); }
+static inline F load(const float *p) { FS_MAP(p[i]); }
+static inline void store(float *p, F a) { FS_EACH p[i] = a.v[i]; }
+static inline void storeu(float *p, F a) { FS_EACH p[i] = a.v[i]; }
+static inline F set1(float a) { FS_MAP(a); }
+static inline F zero() { FS_MAP(0.0f); }
+static inline F iota() { FS_MAP(static_cast<float>(i)); }
+static inline F operator+(F a, F b) { FS_MAP(a.v[i] + b.v[i]); }
+static inline F operator-(F a, F b) { FS_MAP(a.v[i] - b.v[i]); }
+static inline F operator*(F a, F b) { FS_MAP(a.v[i] * b.v[i]); }
+static inline F operator/(F a, F b) { FS_MAP(a.v[i] / b.v[i]); }
+static inline F fma(F a, F b, F c) { FS_MAP(a.v[i] * b.v[i] + c.v[i]); }
+static inline F fnma(F a, F b, F c) { FS_MAP(c.v[i] - a.v[i] * b.v[i]); }
+static inline F min(F a, F b) { FS_MAP(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+static inline F max(F a, F b) { FS_MAP(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+static inline F abs(F a) { FS_MAP(std::fabs(a.v[i])); }
+static inline F neg_abs(F a) { FS_MAP(-std::fabs(a.v[i])); }
+static inline M ge(F a, F b) { FS_MASK(a.v[i] >= b.v[i]); }
+static inline M gt(F a, F b) { FS_MASK(a.v[i] > b.v[i]); }
+static inline M lt(F a, F b) { FS_MASK(a.v[i] < b.v[i]); }
+static inline M operator&(M a, M b) { FS_MASK(a.v[i] && b.v[i]); }
+static inline M operator|(M a, M b) { FS_MASK(a.v[i] || b.v[i]); }
+static inline M and_not(M a, M b) { FS_MASK(!a.v[i] && b.v[i]); }
+static inline bool any(M a) { return a.v[0] || a.v[1] || a.v[2] || a.v[3]; }
+static inline F select(M m, F a, F b) { FS_MAP(m.v[i] ? a.v[i] : b.v[i]); }
+static inline F keep(M m, F a) { FS_MAP(m.v[i] ? a.v[i] : 0.0f); }
+static inline float sum(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+static inline F round_nearest(F a) { FS_MAP(std::nearbyint(a.v[i])); }
+static inline F scale_by_pow2(F a, F n) { FS_MAP(std::ldexp(a.v[i], static_cast<int>(n.v[i]))); }
+static inline F reciprocal(F a) { FS_MAP(1.0f / a.v[i]); }
+#undef FS_EACH
+#undef FS_MAP
+#undef FS_MASK
+} // namespace fs
+#endif
+
+namespace fs {
+// 2^x for x <= 120 (2^-100 where x is below -100 or not a number); relative error below 2.5e-7 (degree-5 minimax polynomial on
+// [-0.5, 0.5], whose own error is 7e-8, plus float rounding).
+static inline F exp2_approx(F x) {
+    x = max(x, set1(-100.0f)); // keeps the exponent arithmetic in range (and a NaN out)
+    F n = round_nearest(x);
+    F f = x - n;
+    F p = set1(0x1.5c08e6p-10f);
+    p = fma(p, f, set1(0x1.3d0c52p-7f));
+    p = fma(p, f, set1(0x1.c6b6e4p-5f));
+    p = fma(p, f, set1(0x1.ebf918p-3f));
+    p = fma(p, f, set1(0x1.62e428p-1f));
+    p = fma(p, f, set1(0x1.000002p+0f));
+    return scale_by_pow2(p, n);
+}
+} // namespace fs
