@@ -1,0 +1,29 @@
+"""Scenes: COLMAP and JSON models, images and masks, the split, cameras.
+
+This room reads folders and hands out undistorted `View`s, `Points` and an extent. It knows nothing
+of Gaussians, rendering or losses, and imports no other room.
+"""
+
+from __future__ import annotations
+
+from scene.camera import Camera
+from scene.cameras_json import NamedCamera, read_cameras_json, write_cameras_json
+from scene.config import SceneConfig
+from scene.load import load_scene
+from scene.sampler import ViewSampler
+from scene.scene_error import SceneError
+from scene.view import Points, Scene, View
+
+__all__ = [
+    "Camera",
+    "NamedCamera",
+    "Points",
+    "Scene",
+    "SceneConfig",
+    "SceneError",
+    "View",
+    "ViewSampler",
+    "load_scene",
+    "read_cameras_json",
+    "write_cameras_json",
+]

@@ -1,0 +1,117 @@
+"""One image file to uint8 arrays: grey, palette, 16-bit and alpha included, cut files refused.
+
+EXIF orientation is not applied: the pixels are left as the file stores them, as COLMAP saw them.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from scene.scene_error import SceneError
+
+Pixels = NDArray[np.uint8]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def read_image(path: Path) -> tuple[Pixels, Pixels | None]:
+    """Decodes an image.
+
+    Returns:
+        Colour [H, W, 3] (RGB) and alpha [H, W], which is None where the file has none or is opaque.
+
+    Raises:
+        SceneError: If the file is missing, cut short, no image, or of floats.
+    """
+    array = _decode(path)
+    if array.ndim == 2:
+        array = array[..., None]
+    channels = array.shape[2]
+    if channels == 1:
+        return np.ascontiguousarray(np.repeat(array, 3, axis=2)), None
+    if channels == 3:
+        return cv2.cvtColor(array, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), None
+    if channels != 4:
+        raise SceneError(f"{path}: expected 1, 3 or 4 channels, got {channels}; convert it to JPEG or PNG")
+    alpha = np.ascontiguousarray(array[..., 3])
+    colour = cv2.cvtColor(array, cv2.COLOR_BGRA2RGB).astype(np.uint8, copy=False)
+    return colour, None if bool((alpha == 255).all()) else alpha
+
+
+def read_mask(path: Path) -> Pixels:
+    """Decodes a mask to [H, W] uint8, 255 = use. Colour counts by its brightest channel.
+
+    Masks of zeros and ones (a common export) are read as zeros and 255.
+
+    Raises:
+        SceneError: As `read_image`.
+    """
+    array = _decode(path)
+    if array.ndim == 3:
+        array = array[..., :3].max(axis=2) if array.shape[2] >= 3 else array[..., 0]
+    mask = np.ascontiguousarray(array)
+    return mask * np.uint8(255) if int(mask.max()) == 1 else mask
+
+
+def _decode(path: Path) -> Pixels:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SceneError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    if not data:
+        raise SceneError(f"{path}: the image file is empty; copy it again")
+    if _cut_short(data):
+        raise SceneError(f"{path}: the image file is cut short; copy it again")
+    try:
+        flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise SceneError(f"{path}: not a readable image ({error.err}); convert it to JPEG or PNG") from error
+    if array is None or array.size == 0:
+        raise SceneError(f"{path}: not a readable image; copy it again or convert it to JPEG or PNG")
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257, rounded
+    if array.dtype != np.uint8:
+        raise SceneError(f"{path}: expected 8 or 16 bits per channel, got {array.dtype}; convert it to PNG")
+    return np.asarray(array, dtype=np.uint8)
+
+
+def _cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end. Decoders fill the missing part with grey and say nothing."""
+    if data.startswith(_PNG):
+        return _png_cut_short(data)
+    return data.startswith(b"\xff\xd8") and _jpeg_cut_short(data)
+
+
+def _png_cut_short(data: bytes) -> bool:
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind = data[at + 4 : at + 8]
+        at += 12 + length
+        if kind == b"IEND":
+            return at > len(data)
+    return True
+
+
+def _jpeg_cut_short(data: bytes) -> bool:
+    """Walks the segments to the end-of-image marker, so that a thumbnail's marker does not count."""
+    at = 2
+    while (found := _JPEG_MARKER.search(data, at)) is not None:
+        marker = data[found.start() + 1]
+        at = found.end()
+        if marker == 0xD9:
+            return False
+        if marker == 0x01:
+            continue
+        if at + 2 > len(data):
+            return True
+        at += int.from_bytes(data[at : at + 2], "big")
+    return True

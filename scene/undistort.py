@@ -1,0 +1,225 @@
+"""From any lens that COLMAP knows to a pinhole: which pinhole, and where each of its pixels comes from.
+
+Works through pycolmap's projection alone, so every camera model is handled alike. The pinhole keeps
+the image's size and shows the largest axis-aligned part of the photograph that has no empty border.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from scene.frames import Lens
+from scene.scene_error import SceneError
+
+Array = NDArray[np.float64]
+
+PINHOLE_TOLERANCE = 0.01
+"""Pixels. A lens that bends no ray by more is a pinhole; resampling it would only blur."""
+
+MIN_MAGNIFICATION = 0.5
+"""Smallest scale at the image centre: a wider view would throw away more than half the resolution there."""
+
+MAX_HALF_ANGLE = math.radians(70.0)
+"""Widest half field of view; beyond it a pinhole image is nearly all stretched border."""
+
+_BORDER = 256  # samples along each side of the photograph
+_GRID = 65  # samples along each side of the pinhole image when it is checked
+_SHRINK = 0.98  # per attempt, where the first rectangle shows something that the lens cannot
+_ATTEMPTS = 150  # 0.98^150 = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """Where the pixels of an undistorted image come from."""
+
+    map_x: NDArray[np.float32]
+    """[H, W] column in the photograph, in OpenCV's coordinates (pixel centre at +0)."""
+    map_y: NDArray[np.float32]
+    """[H, W] row."""
+    valid: NDArray[np.bool_] | None
+    """[H, W]; None where every pixel comes from inside the photograph."""
+
+
+def pinhole_for(camera: pycolmap.Camera, label: str) -> tuple[Array, bool]:
+    """The pinhole intrinsics [3, 3] for a lens, at its own size, and whether pixels must be resampled.
+
+    Args:
+        camera: Any perspective or fisheye model.
+        label: File and camera, for messages.
+
+    Raises:
+        SceneError: If no part of the image can be shown by a pinhole.
+    """
+    own = _own_pinhole(camera)
+    if camera.model.name in ("SIMPLE_PINHOLE", "PINHOLE") or _bends_nothing(camera, own):
+        return own, False
+    x0, x1, y0, y1 = _visible_rectangle(camera, label)
+    fx, fy = camera.width / (x1 - x0), camera.height / (y1 - y0)
+    return np.array([[fx, 0.0, -x0 * fx], [0.0, fy, -y0 * fy], [0.0, 0.0, 1.0]]), True
+
+
+def make_warp(camera: pycolmap.Camera, K: Array, width: int, height: int) -> Warp:
+    """The sampling positions for a photograph of `width` x `height`.
+
+    Args:
+        camera: The lens, at its own size.
+        K: The pinhole at the lens's size, from `pinhole_for`.
+        width: The photograph's, in pixels; it may be a scaled copy of what the lens describes.
+        height: Likewise.
+    """
+    scale_x, scale_y = width / camera.width, height / camera.height
+    columns = ((np.arange(width) + 0.5) / scale_x - K[0, 2]) / K[0, 0]
+    rows = ((np.arange(height) + 0.5) / scale_y - K[1, 2]) / K[1, 1]
+    map_x = np.empty((height, width), np.float32)
+    map_y = np.empty((height, width), np.float32)
+    step = max(1, 1_000_000 // width)  # bounds the float64 temporaries to some tens of megabytes
+    for top in range(0, height, step):
+        y = rows[top : top + step]
+        xy = _project(camera, np.stack(np.broadcast_arrays(columns[None, :], y[:, None]), axis=-1))
+        map_x[top : top + step] = xy[..., 0] * scale_x - 0.5
+        map_y[top : top + step] = xy[..., 1] * scale_y - 0.5
+    slack = 0.51  # half a pixel beyond the outer centres is still the outer pixels' area
+    with np.errstate(invalid="ignore"):
+        valid = (map_x >= -slack) & (map_x <= width - 1 + slack)
+        valid &= (map_y >= -slack) & (map_y <= height - 1 + slack)
+    if valid.all():
+        return Warp(map_x, map_y, None)
+    return Warp(np.where(valid, map_x, -1.0), np.where(valid, map_y, -1.0), valid)
+
+
+class WarpCache:
+    """Intrinsics and warps of the lenses, computed once where images share them; safe across threads.
+
+    Args:
+        lenses: One entry per image, so that it is known which lenses are shared.
+    """
+
+    _KEPT = 2  # warps; images are read in the order of their names, which groups them by camera
+
+    def __init__(self, lenses: Iterable[Lens]) -> None:
+        """Counts how often each lens is used."""
+        self._uses = Counter(lens.key for lens in lenses)
+        self._pinholes: dict[Hashable, tuple[Array, bool]] = {}
+        self._warps: OrderedDict[Hashable, Warp] = OrderedDict()
+        self._lock = Lock()
+
+    def pinhole(self, lens: Lens, width: int, height: int) -> tuple[pycolmap.Camera, Array, bool]:
+        """The lens at this image size, its pinhole (at the lens's size), and whether to resample."""
+        camera = lens.at(width, height)
+        key = (lens.key, camera.width, camera.height)
+        if key not in self._pinholes:
+            self._pinholes[key] = pinhole_for(camera, lens.label)
+        return camera, *self._pinholes[key]
+
+    def warp(self, lens: Lens, camera: pycolmap.Camera, K: Array, width: int, height: int) -> Warp:
+        """`make_warp`, remembered for lenses that several images share."""
+        if self._uses[lens.key] < 2:
+            return make_warp(camera, K, width, height)
+        key = (lens.key, width, height)
+        with self._lock:  # held while computing: the other threads want the same warp
+            if key not in self._warps:
+                self._warps[key] = make_warp(camera, K, width, height)
+                while len(self._warps) > self._KEPT:
+                    self._warps.popitem(last=False)
+            self._warps.move_to_end(key)
+            return self._warps[key]
+
+
+def _own_pinhole(camera: pycolmap.Camera) -> Array:
+    return np.array(
+        [
+            [camera.focal_length_x, 0.0, camera.principal_point_x],
+            [0.0, camera.focal_length_y, camera.principal_point_y],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+
+
+def _project(camera: pycolmap.Camera, rays: Array) -> Array:
+    """Photograph position [..., 2] of the rays (x, y, 1) [..., 2]; NaN where the lens shows none."""
+    points = np.concatenate([rays.reshape(-1, 2), np.ones((rays.size // 2, 1))], axis=1)
+    return np.asarray(camera.img_from_cam(points), dtype=np.float64).reshape(rays.shape)
+
+
+def _bends_nothing(camera: pycolmap.Camera, K: Array) -> bool:
+    x, y = np.meshgrid(np.linspace(0, camera.width, 33), np.linspace(0, camera.height, 33))
+    pixels = np.stack([x, y], axis=-1)
+    rays = (pixels - K[:2, 2]) / np.array([K[0, 0], K[1, 1]])
+    error = np.abs(_project(camera, rays) - pixels)
+    return bool(np.isfinite(error).all() and error.max() < PINHOLE_TOLERANCE)
+
+
+def _visible_rectangle(camera: pycolmap.Camera, label: str) -> tuple[float, float, float, float]:
+    """x0, x1, y0, y1 of the largest part of the plane z = 1 that the photograph covers without a gap."""
+    width, height = camera.width, camera.height
+    x_cap, y_cap = _caps(camera)
+    x, y = np.linspace(0.5, width - 0.5, _BORDER), np.linspace(0.5, height - 0.5, _BORDER)
+    left = _unproject(camera, np.stack([np.full_like(y, 0.5), y], axis=1))[:, 0]
+    right = _unproject(camera, np.stack([np.full_like(y, width - 0.5), y], axis=1))[:, 0]
+    top = _unproject(camera, np.stack([x, np.full_like(x, 0.5)], axis=1))[:, 1]
+    bottom = _unproject(camera, np.stack([x, np.full_like(x, height - 0.5)], axis=1))[:, 1]
+    # Border points that no pinhole can show (NaN) set no limit: the caps and the check below do.
+    bounds = np.array(
+        [
+            np.fmax.reduce(left, initial=-x_cap[0]),
+            np.fmin.reduce(right, initial=x_cap[1]),
+            np.fmax.reduce(top, initial=-y_cap[0]),
+            np.fmin.reduce(bottom, initial=y_cap[1]),
+        ]
+    )
+    if bounds[0] < bounds[1] and bounds[2] < bounds[3]:
+        centre = np.repeat([bounds[:2].mean(), bounds[2:].mean()], 2)
+        for _ in range(_ATTEMPTS):
+            if _covered(camera, bounds):
+                return float(bounds[0]), float(bounds[1]), float(bounds[2]), float(bounds[3])
+            bounds = centre + (bounds - centre) * _SHRINK
+    raise SceneError(f"{label}: no pinhole view fits into its image; undistort the images with COLMAP first")
+
+
+def _caps(camera: pycolmap.Camera) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Farthest (left, right) and (top, bottom) on the plane z = 1 by magnification and by angle."""
+    step = 1e-3  # radians, nearly: small beside any bending, large beside rounding
+    centre, right, down = _project(camera, np.array([[0.0, 0.0], [step, 0.0], [0.0, step]]))
+    limit = math.tan(MAX_HALF_ANGLE)
+    focal_x = MIN_MAGNIFICATION * (right[0] - centre[0]) / step
+    focal_y = MIN_MAGNIFICATION * (down[1] - centre[1]) / step
+
+    def cap(pixels: float, focal: float) -> float:
+        return min(limit, max(pixels, 0.0) / focal) if focal > 0 else 0.0
+
+    return (
+        (cap(centre[0], focal_x), cap(camera.width - centre[0], focal_x)),
+        (cap(centre[1], focal_y), cap(camera.height - centre[1], focal_y)),
+    )
+
+
+def _unproject(camera: pycolmap.Camera, pixels: Array) -> Array:
+    """Rays (x, y, 1) [n, 2] of photograph positions [n, 2]; NaN where projecting back misses by 0.1 px.
+
+    pycolmap's inverse returns something else than a ray where none exists, hence the way back.
+    """
+    rays = np.asarray(camera.cam_from_img(pixels), dtype=np.float64).reshape(-1, 2)
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(_project(camera, rays) - pixels).max(axis=1) < 0.1)
+    rays[wrong] = np.nan
+    return rays
+
+
+def _covered(camera: pycolmap.Camera, bounds: Array) -> bool:
+    """Whether every ray in the rectangle comes from inside the photograph, and none from two places."""
+    x, y = np.meshgrid(np.linspace(bounds[0], bounds[1], _GRID), np.linspace(bounds[2], bounds[3], _GRID))
+    image = _project(camera, np.stack([x, y], axis=-1))
+    if not np.isfinite(image).all():
+        return False
+    inside = (image >= 0.0).all() and (image <= np.array([camera.width, camera.height])).all()
+    du, dv = np.diff(image, axis=1)[:-1], np.diff(image, axis=0)[:, :-1]
+    turn = du[..., 0] * dv[..., 1] - du[..., 1] * dv[..., 0]  # a folded image turns the other way
+    return bool(inside and (turn > 0).all())

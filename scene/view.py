@@ -1,0 +1,140 @@
+"""Views, points and the scene they make up: what the rest of the program is handed.
+
+Pixels stay uint8 until a view is used, so that a scene costs a quarter of its float images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from scene.camera import Camera
+
+IMAGE_SUFFIXES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".webp",
+        ".jp2",
+        ".ppm",
+        ".pgm",
+        ".exr",
+        ".hdr",
+    )
+)
+"""Lower-case endings that count as an image's extension."""
+
+
+def strip_suffix(name: str) -> str:
+    """`name` without an image extension; other dots ("r_0.5") stay."""
+    return name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix).lower() in IMAGE_SUFFIXES else name
+
+
+def output_stem(name: str) -> str:
+    """The flat file stem of an image's name: no extension, subfolders joined with "__"."""
+    return strip_suffix(name).replace("\\", "/").replace("/", "__")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One photograph and its camera.
+
+    Raises:
+        ValueError: If an array does not have the camera's size or is not uint8.
+    """
+
+    name: str
+    """Image name as in the model, with subfolders ("a/b.jpg")."""
+    camera: Camera
+    pixels: Tensor
+    """[H, W, 3] uint8, sRGB as read, straight (not premultiplied) colour."""
+    alpha: Tensor | None = None
+    """[H, W] uint8, compositing alpha; only where alpha means the background."""
+    mask: Tensor | None = None
+    """[H, W] uint8, 255 = use this pixel; multiplies the loss weight."""
+
+    def __post_init__(self) -> None:
+        """Checks shapes and types, so that a mismatch fails where it is made."""
+        size = (self.camera.height, self.camera.width)
+        for label, value, shape in (
+            ("pixels", self.pixels, (*size, 3)),
+            ("alpha", self.alpha, size),
+            ("mask", self.mask, size),
+        ):
+            if value is not None and (value.shape != shape or value.dtype != torch.uint8):
+                got = f"{list(value.shape)} {value.dtype}"
+                raise ValueError(f"{self.name}: {label}: expected {list(shape)} uint8, got {got}")
+
+    @property
+    def stem(self) -> str:
+        """The name as a flat file stem: no extension, subfolders joined with "__"."""
+        return output_stem(self.name)
+
+    def image(self, background: Tensor | None = None) -> Tensor:
+        """The photograph as [H, W, 3] float32 in [0, 1].
+
+        Args:
+            background: [3] colour in [0, 1] behind transparent pixels; black if not given. Only
+                matters where the view has an alpha.
+        """
+        rgb = self.pixels.to(torch.float32) / 255.0
+        if self.alpha is None:
+            return rgb
+        alpha = self.alpha.to(torch.float32)[..., None] / 255.0
+        behind = rgb.new_zeros(3) if background is None else background.to(rgb)
+        return rgb * alpha + behind * (1.0 - alpha)
+
+    def weight(self) -> Tensor | None:
+        """The mask as [H, W] float32 in [0, 1], or None where every pixel counts."""
+        return None if self.mask is None else self.mask.to(torch.float32) / 255.0
+
+    def to(self, device: torch.device | str) -> View:
+        """The same view with its tensors on `device`."""
+        alpha = None if self.alpha is None else self.alpha.to(device)
+        mask = None if self.mask is None else self.mask.to(device)
+        return View(self.name, self.camera.to(device), self.pixels.to(device), alpha, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Coloured points to start from; may be empty.
+
+    Raises:
+        ValueError: If the two arrays do not match.
+    """
+
+    xyz: Tensor
+    """[P, 3] float32, world."""
+    rgb: Tensor
+    """[P, 3] float32 in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Checks that both arrays are [P, 3]."""
+        if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.rgb.shape != self.xyz.shape:
+            got = f"{list(self.xyz.shape)} and {list(self.rgb.shape)}"
+            raise ValueError(f"points: expected two [P, 3], got {got}")
+
+    def __len__(self) -> int:
+        """P, the number of points."""
+        return self.xyz.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Everything that training reads; views are sorted by name."""
+
+    train: tuple[View, ...]
+    test: tuple[View, ...]
+    points: Points
+    """Only points that the training views see, where some images do not train."""
+    extent: float
+    """Radius of the training cameras, world units, > 0: the unit of the position learning rate."""
+    source: Path
