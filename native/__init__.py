@@ -11,10 +11,10 @@ from __future__ import annotations
 from native.build import NativeBuildError, build_library, find_compiler
 from native.library import (
     adam_step,
+    call,
     get_threads,
     library,
     ordered_sum,
-    pointer,
     set_threads,
     simd_name,
 )
@@ -23,11 +23,11 @@ __all__ = [
     "NativeBuildError",
     "adam_step",
     "build_library",
+    "call",
     "find_compiler",
     "get_threads",
     "library",
     "ordered_sum",
-    "pointer",
     "set_threads",
     "simd_name",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from ctypes import c_double, c_float, c_int, c_int64, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     ),
     "fs_sh_forward": ([c_int64, c_int64, c_int, c_int64, c_int, *[_P] * 5], None),
     "fs_sh_backward": ([c_int64, c_int64, c_int, c_int64, c_int, *[_P] * 9], None),
-    "fs_raster_forward": ([c_int64, c_int, *[_P] * 7, c_int, c_int, _P, _P, _P], _P),
+    "fs_raster_forward": ([c_int64, c_int, *[_P] * 7, c_int, c_int, _P, _P], _P),
     "fs_raster_backward": ([*[_P] * 10], c_int),
     "fs_raster_free": ([_P], None),
     "fs_image_loss_forward": ([c_int, c_int, *[_P] * 5], None),
@@ -52,10 +53,21 @@ def library() -> ctypes.CDLL:
     return lib
 
 
-def pointer(tensor: Tensor | None) -> int | None:
-    """Address of a dense CPU tensor's data (None for None); the caller keeps the tensor alive."""
-    if tensor is None:
-        return None
+def call(name: str, *arguments: Any) -> Any:
+    """Calls a kernel; tensors are passed as addresses and kept alive until it returns.
+
+    Args:
+        name: a function of the library.
+        arguments: numbers, None (a null pointer), or dense CPU tensors of float32, int32 or float64.
+
+    Raises:
+        ValueError: a tensor is not dense or not on the CPU.
+    """
+    values = [_address(a) if isinstance(a, Tensor) else a for a in arguments]
+    return getattr(library(), name)(*values)
+
+
+def _address(tensor: Tensor) -> int:
     if not tensor.is_contiguous() or tensor.device.type != "cpu":
         raise ValueError(f"native kernels take dense CPU tensors, got {tensor.device} with strides {tensor.stride()}")
     return tensor.data_ptr()
@@ -84,7 +96,7 @@ def ordered_sum(x: Tensor) -> float:
     x = x.detach().contiguous()
     if x.dtype != torch.float32:
         raise TypeError(f"ordered_sum takes float32, got {x.dtype}")
-    return library().fs_sum(x.numel(), pointer(x))
+    return call("fs_sum", x.numel(), x)
 
 
 def adam_step(
@@ -114,6 +126,4 @@ def adam_step(
     for name, tensor in (("param", param), ("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
         if tensor.dtype != torch.float32 or tensor.shape != param.shape:
             raise ValueError(f"{name}: expected float32 {tuple(param.shape)}, got {tensor.dtype} {tuple(tensor.shape)}")
-    library().fs_adam_step(
-        param.numel(), pointer(param), pointer(grad), pointer(exp_avg), pointer(exp_avg_sq), lr, beta1, beta2, eps, step
-    )
+    call("fs_adam_step", param.numel(), param, grad, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)

@@ -422,7 +422,7 @@ extern "C" const char *fs_simd_name() { return FS_SIMD_NAME; }
 extern "C" void *fs_raster_forward(int64_t n, int channels, const float *means2d, const float *conics,
                                    const float *colors, const float *opacities, const float *depths,
                                    const int32_t *radii, const float *background, int width, int height, float *color,
-                                   float *alpha, int64_t *entries) {
+                                   float *alpha) {
     State *s = nullptr;
     try {
         s = take_state();
@@ -438,7 +438,6 @@ extern "C" void *fs_raster_forward(int64_t n, int channels, const float *means2d
             default: forward_tile<4>(*s, static_cast<int>(t), background, color, alpha); break;
             }
         });
-        *entries = s->entries;
         return s;
     } catch (const std::bad_alloc &) {
         delete s;

@@ -1,0 +1,270 @@
+"""Gaussians to pixels, with gradients: one call with gsplat's signature, three backends behind it.
+
+`gsplat` (NVIDIA GPUs), `cpu` (our C++ SIMD kernels) and `reference` (plain torch, any dtype, slow).
+This room speaks tensors only: it knows no camera, scene or model class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rasterizer import gsplat_backend
+from rasterizer.contract import (
+    MAX_SH_DEGREE,
+    RENDER_MODES,
+    TILE_SIZE,
+    RenderMode,
+    RenderOutput,
+)
+from rasterizer.gsplat_backend import BackendError
+from rasterizer.stages import Stages, rasterize
+
+__all__ = ["BACKENDS", "BackendError", "RenderOutput", "available_backends", "rasterization", "resolve_backend"]
+
+BACKENDS = ("gsplat", "cpu", "reference")
+
+
+def available_backends() -> list[str]:
+    """The backends that can run here, fastest first."""
+    from native import NativeBuildError, find_compiler
+
+    found = [] if gsplat_backend.why_unavailable() else ["gsplat"]
+    try:
+        find_compiler()
+        found.append("cpu")
+    except NativeBuildError:
+        pass
+    return [*found, "reference"]
+
+
+def resolve_backend(name: str = "auto") -> str:
+    """Turns `auto` into gsplat where it can run, else cpu; checks that a named backend can run.
+
+    Raises:
+        BackendError: the name is unknown, or that backend cannot run here (with the reason).
+        NativeBuildError: cpu is asked for and there is no C++ compiler.
+    """
+    if name == "auto":
+        return "cpu" if gsplat_backend.why_unavailable() else "gsplat"
+    if name == "gsplat":
+        reason = gsplat_backend.why_unavailable()
+        if reason:
+            raise BackendError(f"--backend gsplat: {reason}; or use --backend cpu")
+    elif name == "cpu":
+        from native import find_compiler
+
+        find_compiler()
+    elif name != "reference":
+        raise BackendError(f"--backend: expected auto, {', '.join(BACKENDS)}; got {name!r}")
+    return name
+
+
+def rasterization(
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4]
+    scales: Tensor,  # [N, 3]
+    opacities: Tensor,  # [N]
+    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
+    viewmats: Tensor,  # [C, 4, 4]
+    Ks: Tensor,  # [C, 3, 3]
+    width: int,
+    height: int,
+    near_plane: float = 0.01,
+    far_plane: float = 1e10,
+    radius_clip: float = 0.0,
+    eps2d: float = 0.3,
+    sh_degree: int | None = None,
+    packed: bool = True,
+    tile_size: int = 16,
+    backgrounds: Tensor | None = None,  # [C, D]
+    render_mode: RenderMode = "RGB",
+    sparse_grad: bool = False,
+    absgrad: bool = False,
+    rasterize_mode: str = "classic",
+    channel_chunk: int = 32,
+    distributed: bool = False,
+    camera_model: str = "pinhole",
+    segmented: bool = False,
+    covars: Tensor | None = None,
+    with_ut: bool = False,
+    with_eval3d: bool = False,
+    radial_coeffs: Tensor | None = None,
+    tangential_coeffs: Tensor | None = None,
+    thin_prism_coeffs: Tensor | None = None,
+    ftheta_coeffs: Any | None = None,
+    rolling_shutter: Any | None = None,
+    viewmats_rs: Tensor | None = None,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Renders N Gaussians to C images; names, order, meaning and result of `gsplat.rasterization` 1.5.3.
+
+    Args:
+        means: centres, world space. [N, 3]
+        quats: rotations, wxyz, any norm but 0. [N, 4]
+        scales: standard deviations along the axes, linear, world units. [N, 3]
+        opacities: linear, in [0, 1]. [N]
+        colors: features [N, D] or [C, N, D]; with `sh_degree`, SH coefficients [N, K, 3] or [C, N, K, 3].
+        viewmats: world-to-camera, OpenCV axes. [C, 4, 4]
+        Ks: pinhole intrinsics in pixels, no skew. [C, 3, 3]
+        width: pixels.
+        height: pixels.
+        near_plane: Gaussians with a camera-space z below it are culled.
+        far_plane: likewise above it.
+        radius_clip: Gaussians whose box is at most this many pixels in both half-widths are culled.
+        eps2d: blur added to the 2D covariance's diagonal, pixels^2.
+        sh_degree: active SH degree, 0 to 4, with (degree+1)^2 <= K; None: colors are used as they are.
+        packed: meta holds visible rows only ([nnz, ...] with camera_ids and gaussian_ids) instead of [C, N, ...].
+        tile_size: 16.
+        backgrounds: [C, D], seen through what transmittance is left; depth channels have none.
+        render_mode: RGB, D (accumulated z), ED (z / alpha), RGB+D or RGB+ED (z as last channel).
+        sparse_grad: gsplat backend only.
+        absgrad: backward sets `meta["means2d"].absgrad` to the summed absolute pixel gradients (AbsGS).
+        rasterize_mode: classic, or antialiased (Mip-Splatting's opacity compensation).
+        channel_chunk: how many channels gsplat renders at once; no effect on the result.
+        distributed: gsplat backend only; so are the arguments below.
+        camera_model: pinhole; others with gsplat only.
+        segmented: gsplat's choice of sorting.
+        covars: covariances in place of quats and scales.
+        with_ut: unscented transform.
+        with_eval3d: evaluation in world space.
+        radial_coeffs: lens distortion; so are the next three.
+        tangential_coeffs: see gsplat.
+        thin_prism_coeffs: see gsplat.
+        ftheta_coeffs: see gsplat.
+        rolling_shutter: see gsplat.
+        viewmats_rs: see gsplat.
+        backend: gsplat, cpu, reference, or auto (gsplat for CUDA tensors, cpu for others).
+
+    Returns:
+        colors [C, H, W, X], alphas [C, H, W, 1] and meta (means2d in pixels, radii, depths, conics,
+        opacities, camera_ids, gaussian_ids, width, height, n_cameras, tile_size, tile_width, tile_height).
+        Differentiable in means, quats, scales, opacities, colors, viewmats and backgrounds. An empty pixel
+        reads the background (0 without one), alpha 0 and depth 0.
+
+    Raises:
+        NotImplementedError: an argument that the chosen backend does not support, by name.
+        ValueError: a shape or value that does not fit, by name.
+        TypeError: a dtype that the backend does not take.
+        BackendError: the backend cannot run here.
+    """
+    if backend == "auto":
+        backend = "gsplat" if means.is_cuda else "cpu"
+    gsplat_only = {
+        "sparse_grad": sparse_grad,
+        "distributed": distributed,
+        "segmented": segmented,
+        "covars": covars,
+        "with_ut": with_ut,
+        "with_eval3d": with_eval3d,
+        "radial_coeffs": radial_coeffs,
+        "tangential_coeffs": tangential_coeffs,
+        "thin_prism_coeffs": thin_prism_coeffs,
+        "ftheta_coeffs": ftheta_coeffs,
+        "viewmats_rs": viewmats_rs,
+    }
+    if backend == "gsplat":
+        extra = {k: v for k, v in gsplat_only.items() if v is not None}
+        if rolling_shutter is not None:
+            extra["rolling_shutter"] = rolling_shutter
+        return gsplat_backend.rasterization(
+            means, quats, scales, opacities, colors, viewmats, Ks, width, height,
+            near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d, sh_degree=sh_degree,
+            packed=packed, tile_size=tile_size, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad,
+            rasterize_mode=rasterize_mode, channel_chunk=channel_chunk, camera_model=camera_model, **extra,
+        )  # fmt: skip
+    for name, value in gsplat_only.items():
+        if value is not None and value is not False:
+            raise NotImplementedError(f"{name}: supported by the gsplat backend only, not by {backend!r}")
+    if rolling_shutter is not None and getattr(rolling_shutter, "name", rolling_shutter) != "GLOBAL":
+        raise NotImplementedError(f"rolling_shutter: supported by the gsplat backend only, not by {backend!r}")
+    if camera_model != "pinhole":
+        raise NotImplementedError(f"camera_model: {backend!r} supports 'pinhole', got {camera_model!r}")
+    if tile_size != TILE_SIZE:
+        raise NotImplementedError(f"tile_size: {backend!r} supports {TILE_SIZE}, got {tile_size}")
+    if rasterize_mode not in ("classic", "antialiased"):
+        raise ValueError(f"rasterize_mode: expected 'classic' or 'antialiased', got {rasterize_mode!r}")
+    if render_mode not in RENDER_MODES:
+        raise ValueError(f"render_mode: expected one of {RENDER_MODES}, got {render_mode!r}")
+    _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, backgrounds, render_mode)
+    return rasterize(
+        _stages(backend, means),
+        means, quats, scales, opacities, colors, viewmats, Ks, int(width), int(height),
+        near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d, sh_degree=sh_degree,
+        packed=packed, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad,
+        antialiased=rasterize_mode == "antialiased",
+    )  # fmt: skip
+
+
+def _stages(backend: str, means: Tensor) -> Stages:
+    if backend == "reference":
+        from rasterizer.reference import ReferenceStages
+
+        return ReferenceStages()
+    if backend != "cpu":
+        raise BackendError(f"backend: expected auto, {', '.join(BACKENDS)}; got {backend!r}")
+    if means.device.type != "cpu" or means.dtype != torch.float32:
+        raise TypeError(f"means: backend 'cpu' takes float32 CPU tensors, got {means.dtype} on {means.device}")
+    from rasterizer.cpu import CpuStages
+
+    return CpuStages()
+
+
+def _check(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    sh_degree: int | None,
+    backgrounds: Tensor | None,
+    render_mode: str,
+) -> None:
+    if means.dim() != 2:
+        raise NotImplementedError(f"means: expected [N, 3] (no batch dimensions), got {list(means.shape)}")
+    n, c = means.shape[0], viewmats.shape[0] if viewmats.dim() else 0
+    expected = {
+        "means": (means, (n, 3)),
+        "quats": (quats, (n, 4)),
+        "scales": (scales, (n, 3)),
+        "opacities": (opacities, (n,)),
+        "viewmats": (viewmats, (c, 4, 4)),
+        "Ks": (Ks, (c, 3, 3)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name}: expected {list(shape)} (N={n}, C={c}), got {list(tensor.shape)}")
+    if c < 1:
+        raise ValueError("viewmats: expected at least one camera, got none")
+    if width < 1 or height < 1:
+        raise ValueError(f"width, height: expected at least 1x1 pixels, got {width}x{height}")
+    if sh_degree is None:
+        shapes = f"[N={n}, D] or [C={c}, N={n}, D]"
+        fits = tuple(colors.shape[:-1]) in ((n,), (c, n)) and colors.dim() >= 2 and colors.shape[-1] >= 1
+    else:
+        if not 0 <= sh_degree <= MAX_SH_DEGREE:
+            raise ValueError(f"sh_degree: expected 0 to {MAX_SH_DEGREE}, got {sh_degree}")
+        k = (sh_degree + 1) ** 2
+        shapes = f"[N={n}, K, 3] or [C={c}, N={n}, K, 3] with K >= {k} for sh_degree {sh_degree}"
+        fits = colors.dim() in (3, 4) and colors.shape[-1] == 3 and colors.shape[-2] >= k
+        fits = fits and tuple(colors.shape[:-2]) in ((n,), (c, n))
+    if not fits:
+        raise ValueError(f"colors: expected {shapes}, got {list(colors.shape)}")
+    channels = 3 if sh_degree is not None else colors.shape[-1]
+    if backgrounds is not None and render_mode not in ("D", "ED") and tuple(backgrounds.shape) != (c, channels):
+        raise ValueError(f"backgrounds: expected [C={c}, {channels}], got {list(backgrounds.shape)}")
+    tensors = {"quats": quats, "scales": scales, "opacities": opacities, "colors": colors, "viewmats": viewmats, "Ks": Ks}
+    if backgrounds is not None:
+        tensors["backgrounds"] = backgrounds
+    for name, tensor in tensors.items():
+        if tensor.dtype != means.dtype or tensor.device != means.device:
+            raise TypeError(f"{name}: expected {means.dtype} on {means.device} like means, got {tensor.dtype} on {tensor.device}")
+    if means.device.type == "cpu" and bool((Ks[:, 0, 1] != 0).any()):
+        raise NotImplementedError("Ks: skew (Ks[:, 0, 1]) must be 0")

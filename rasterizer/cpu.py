@@ -1,0 +1,234 @@
+"""The CPU backend: autograd functions around the C++ kernels (native/src/{project,sh,raster}.cpp).
+
+float32 only. The same bits for any number of threads. Not differentiable twice, nor with respect to
+the intrinsics.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from native import call
+from rasterizer.stages import Projection
+
+_MAX_CHANNELS = 4  # of one pass of the kernel; more are rendered in several passes
+
+
+class CpuStages:
+    """Projection, SH colour and compositing in C++."""
+
+    def project(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        *,
+        width: int,
+        height: int,
+        eps2d: float,
+        near_plane: float,
+        far_plane: float,
+        radius_clip: float,
+        antialiased: bool,
+    ) -> Projection:
+        """See `Stages.project`."""
+        settings = (width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
+        radii, means2d, depths, conics, compensations = _Project.apply(
+            means, quats, scales, opacities.detach(), viewmats, Ks, settings
+        )
+        return Projection(radii, means2d, depths, conics, compensations if antialiased else None)
+
+    def spherical_harmonics(
+        self, degree: int, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor
+    ) -> Tensor:
+        """See `Stages.spherical_harmonics`."""
+        return _SphericalHarmonics.apply(means, campos, coeffs, radii, degree)
+
+    def composite(
+        self,
+        means2d: Tensor,
+        conics: Tensor,
+        colors: Tensor,
+        opacities: Tensor,
+        depths: Tensor,
+        radii: Tensor,
+        counts: list[int],
+        *,
+        width: int,
+        height: int,
+        backgrounds: Tensor | None,
+        absgrad: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Stages.composite`."""
+        images, alphas = [], []
+        for first in range(0, colors.shape[-1], _MAX_CHANNELS):
+            part = slice(first, first + _MAX_CHANNELS)
+            image, alpha = _Composite.apply(
+                means2d,
+                conics,
+                colors[..., part],
+                opacities,
+                depths.detach(),
+                radii,
+                None if backgrounds is None else backgrounds[:, part],
+                (counts, width, height, absgrad),
+            )
+            images.append(image)
+            alphas.append(alpha)
+        return (images[0] if len(images) == 1 else torch.cat(images, -1)), alphas[0]
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        settings: tuple[int, int, float, float, float, float, bool],
+    ) -> tuple[Tensor, ...]:
+        width, height, eps2d, near, far, radius_clip, antialiased = settings
+        means, quats, scales = means.contiguous(), quats.contiguous(), scales.contiguous()
+        opacities, viewmats, Ks = opacities.contiguous(), viewmats.contiguous(), Ks.contiguous()
+        n, c = means.shape[0], viewmats.shape[0]
+        radii = torch.empty(c, n, 2, dtype=torch.int32)
+        means2d, depths, conics = torch.empty(c, n, 2), torch.empty(c, n), torch.empty(c, n, 3)
+        compensations = torch.empty(c, n) if antialiased else torch.empty(0)
+        call(
+            "fs_project_forward", n, c, means, quats, scales, opacities, viewmats, Ks, width, height,
+            eps2d, near, far, radius_clip, int(antialiased), radii, means2d, depths, conics,
+            compensations if antialiased else None,
+        )  # fmt: skip
+        ctx.save_for_backward(means, quats, scales, viewmats, Ks, radii)
+        ctx.settings = settings
+        ctx.mark_non_differentiable(radii)
+        return radii, means2d, depths, conics, compensations
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _, v_means2d, v_depths, v_conics, v_compensations = (g.contiguous() for g in grads)
+        means, quats, scales, viewmats, Ks, radii = ctx.saved_tensors
+        width, height, eps2d, near, far, _, antialiased = ctx.settings
+        v_means, v_quats, v_scales = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+        v_viewmats = torch.empty_like(viewmats) if ctx.needs_input_grad[4] else None
+        call(
+            "fs_project_backward", means.shape[0], viewmats.shape[0], means, quats, scales, viewmats, Ks,
+            width, height, eps2d, near, far, radii, v_means2d, v_depths, v_conics,
+            v_compensations if antialiased else None, v_means, v_quats, v_scales, v_viewmats,
+        )  # fmt: skip
+        return v_means, v_quats, v_scales, None, v_viewmats, None, None
+
+
+class _SphericalHarmonics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor, degree: int) -> Tensor:
+        means, campos, coeffs, radii = (t.contiguous() for t in (means, campos, coeffs, radii))
+        n, c = means.shape[0], campos.shape[0]
+        colors = torch.empty(c, n, 3)
+        k, per_camera = coeffs.shape[-2], int(coeffs.dim() == 4)
+        call("fs_sh_forward", n, c, degree, k, per_camera, means, campos, coeffs, radii, colors)
+        ctx.save_for_backward(means, campos, coeffs, radii, colors)
+        ctx.degree = degree
+        return colors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        means, campos, coeffs, radii, colors = ctx.saved_tensors
+        v_coeffs, v_means, v_campos = torch.empty_like(coeffs), torch.empty_like(means), torch.empty_like(campos)
+        call(
+            "fs_sh_backward", means.shape[0], campos.shape[0], ctx.degree, coeffs.shape[-2], int(coeffs.dim() == 4),
+            means, campos, coeffs, radii, colors, grads[0].contiguous(), v_coeffs, v_means, v_campos,
+        )  # fmt: skip
+        return v_means, v_campos, v_coeffs, None, None
+
+
+class _Handle:
+    """Owns what one image's forward pass keeps for its backward pass."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def __del__(self) -> None:
+        call("fs_raster_free", self.address)
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means2d: Tensor,
+        conics: Tensor,
+        colors: Tensor,
+        opacities: Tensor,
+        depths: Tensor,
+        radii: Tensor,
+        backgrounds: Tensor | None,
+        settings: tuple[list[int], int, int, bool],
+    ) -> tuple[Tensor, Tensor]:
+        counts, width, height, _ = settings
+        channels = colors.shape[-1]
+        rows = [t.contiguous() for t in (means2d, conics, colors, opacities, depths)]
+        radii = radii.contiguous()
+        flat = [t.view(-1, *t.shape[t.dim() - k :]) for t, k in zip(rows, (1, 1, 1, 0, 0), strict=True)]
+        flat_radii = radii.view(-1, 2)
+        if backgrounds is not None:
+            backgrounds = backgrounds.contiguous()
+        image = torch.empty(len(counts), height, width, channels)
+        alpha = torch.empty(len(counts), height, width, 1)
+        ctx.handles = []
+        start = 0
+        for camera, count in enumerate(counts):
+            part = [t[start : start + count] for t in flat]
+            address = call(
+                "fs_raster_forward", count, channels, *part, flat_radii[start : start + count],
+                None if backgrounds is None else backgrounds[camera], width, height, image[camera], alpha[camera],
+            )  # fmt: skip
+            if address is None:
+                raise MemoryError(
+                    f"the rasterizer ran out of memory: {count} Gaussians at {width}x{height}: "
+                    "lower the resolution (-r) or the number or size of Gaussians"
+                )
+            ctx.handles.append(_Handle(address))
+            start += count
+        ctx.save_for_backward(means2d, rows[3], image, alpha)
+        ctx.settings = settings
+        ctx.shapes = [t.shape for t in rows]
+        return image, alpha
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        means2d, opacities, image, alpha = ctx.saved_tensors
+        counts, width, height, absgrad = ctx.settings
+        v_image, v_alpha = grads[0].contiguous(), grads[1].contiguous()
+        v_means2d, v_conics, v_colors, v_opacities = (torch.empty(shape) for shape in ctx.shapes[:4])
+        v_abs = torch.empty(ctx.shapes[0]) if absgrad else None
+        flat_opacities = opacities.view(-1)
+        start = 0
+        for camera, (count, handle) in enumerate(zip(counts, ctx.handles, strict=True)):
+            part = slice(start, start + count)
+            failed = call(
+                "fs_raster_backward", handle.address, flat_opacities[part], image[camera], v_image[camera],
+                v_alpha[camera], v_means2d.view(-1, 2)[part], None if v_abs is None else v_abs.view(-1, 2)[part],
+                v_conics.view(-1, 3)[part], v_colors.view(-1, image.shape[-1])[part], v_opacities.view(-1)[part],
+            )  # fmt: skip
+            if failed:
+                raise MemoryError(f"the rasterizer's backward pass ran out of memory: {count} Gaussians at {width}x{height}")
+            start += count
+        if v_abs is not None:
+            earlier = getattr(means2d, "absgrad", None)
+            means2d.absgrad = v_abs if earlier is None else earlier + v_abs
+        v_backgrounds = (v_image * (1 - alpha)).sum(1).sum(1) if ctx.needs_input_grad[6] else None
+        return v_means2d, v_conics, v_colors, v_opacities, None, None, v_backgrounds, None
