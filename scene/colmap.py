@@ -114,9 +114,6 @@ def _lens(camera_id: int, camera: pycolmap.Camera, folder: Path) -> Lens:
     label = f"{folder}: camera {camera_id} ({model}, {camera.width}x{camera.height})"
     if model == "EQUIRECTANGULAR":
         raise SceneError(f"{label}: a panorama has no pinhole view; cut it into perspective images first")
-    focal = [camera.params[i] for i in camera.focal_length_idxs()]
-    if min(focal, default=0.0) <= 0:
-        raise SceneError(f"{label}: expected focal lengths above 0, got {focal}; run COLMAP again")
     return Lens(camera_id, label, camera)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pycolmap
 
+from scene.poses import MAX_COORDINATE
 from scene.scene_error import SceneError
 
 MODEL_FILES = ("cameras", "images", "points3D")
@@ -99,6 +100,11 @@ def _check_camera(model: str, width: int, height: int, params: tuple[float, ...]
         raise _BadModel(f"holds a {model} camera with NaN or infinite parameters")
 
 
+def _check_pose(name: str, pose: list[float]) -> None:
+    if not all(map(math.isfinite, pose)):
+        raise _BadModel(f"holds image {name[:80]!r} with a pose that is NaN or infinite")
+
+
 def _num_params(model: str) -> int:
     members = pycolmap.CameraModelId.__members__
     if model not in members or model == "INVALID":
@@ -137,12 +143,13 @@ def _images_bin(data: bytes) -> dict[int, str]:
     at, names = 8, {}
     count = _count(data, 73)
     for _ in range(count):
-        image_id = struct.unpack_from("<I7dI", data, at)[0]
+        image_id, *pose, _camera = struct.unpack_from("<I7dI", data, at)
         start = at + 64
         end = data.find(b"\0", start, start + 4096)
         if end < 0:
             raise _BadModel("ends too early or holds an image name without an end")
         names[image_id] = _decoded(data[start:end])
+        _check_pose(names[image_id], pose)
         (points,) = struct.unpack_from("<Q", data, end + 1)
         at = end + 9 + 24 * points
         if at > len(data):
@@ -165,8 +172,8 @@ def _points_bin(data: bytes) -> dict[int, str]:
     length = struct.Struct("<Q").unpack_from
     for _ in range(_count(data, 51)):
         point_id, x, y, z, *_colour = unpack(data, at)
-        if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
-            raise _BadModel(f"holds point {point_id} at a position that is NaN or infinite")
+        if not (abs(x) < MAX_COORDINATE and abs(y) < MAX_COORDINATE and abs(z) < MAX_COORDINATE):
+            raise _BadModel(f"holds point {point_id} at {x:g} {y:g} {z:g}, which is no place")
         ids.append(point_id)
         at += 51 + 8 * length(data, at + 43)[0]
         if at > size:
@@ -235,7 +242,7 @@ def _images_txt(data: bytes) -> dict[int, str]:
         fields = head.split(maxsplit=9)
         if len(fields) != 10:
             raise _BadModel(f"has a line of {len(fields)} values where an image needs 10 ({head[:60]!r})")
-        [float(value) for value in fields[1:8]]
+        _check_pose(fields[9], [float(value) for value in fields[1:8]])
         int(fields[8])
         if len(points.split()) % 3:
             raise _BadModel(f"has a line of points of {fields[9]!r} that is no list of X Y ID")
@@ -251,8 +258,8 @@ def _points_txt(data: bytes) -> dict[int, str]:
         fields = line.split()
         if len(fields) < 8 or len(fields) % 2:
             raise _BadModel(f"has a line of {len(fields)} values, which is no point ({line[:60]!r})")
-        if not all(math.isfinite(float(value)) for value in fields[1:4]):
-            raise _BadModel(f"holds point {fields[0]} at a position that is NaN or infinite")
+        if not all(abs(float(value)) < MAX_COORDINATE for value in fields[1:4]):
+            raise _BadModel(f"holds point {fields[0]} at {' '.join(fields[1:4])[:60]}, which is no place")
         ids.append(int(fields[0]))
     _unique(ids, "point id")
     return {}

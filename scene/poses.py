@@ -11,6 +11,9 @@ ROTATION_TOLERANCE = 1e-2
 """Largest entry of |R R^T - 1|. Files that round to three digits stay below it; a scaled or sheared
 matrix, a transposed 4x4 or random bytes do not."""
 
+MAX_COORDINATE = 1e15
+"""World units. Beyond it squared distances leave float32's range; no capture is that large."""
+
 
 def check_rotation(rotation: NDArray[np.float64], label: str) -> None:
     """Refuses what is not a rotation.
@@ -26,8 +29,9 @@ def check_rotation(rotation: NDArray[np.float64], label: str) -> None:
         raise SceneError(
             f"{label}: expected a finite pose, got NaN or infinity; repair or re-export the scene"
         )
-    error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
-    if error > ROTATION_TOLERANCE:
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+    if not error <= ROTATION_TOLERANCE:
         raise SceneError(
             f"{label}: expected a rotation, got a matrix that is off by {error:.3g} (scale, shear or "
             "a wrong order of numbers); repair or re-export the scene"
@@ -45,8 +49,10 @@ def clean_pose(pose: NDArray[np.float64], label: str) -> NDArray[np.float64]:
         SceneError: As `check_rotation`, and for a translation that is not finite.
     """
     check_rotation(pose[:3, :3], label)
-    if not np.isfinite(pose[:3, 3]).all():
-        raise SceneError(f"{label}: expected a finite position, got NaN or infinity; re-export the scene")
+    if not (np.abs(pose[:3, 3]) < MAX_COORDINATE).all():
+        raise SceneError(
+            f"{label}: expected a finite position, got {pose[:3, 3].tolist()}; re-export the scene"
+        )
     u, _, vt = np.linalg.svd(pose[:3, :3])
     clean = np.eye(4)
     clean[:3, :3] = u @ vt

@@ -20,7 +20,7 @@ from scene.config import SceneConfig
 from scene.frames import Frame, Lens, SceneModel, check_names
 from scene.json_values import Values, read_json
 from scene.matching import FileIndex, check_name
-from scene.poses import viewmat_from_opengl
+from scene.poses import MAX_COORDINATE, viewmat_from_opengl
 from scene.scene_error import SceneError
 
 _log = logging.getLogger(__name__)
@@ -201,6 +201,6 @@ def _read_ply(source: Path, name: str, where: str) -> tuple[NDArray[np.float32],
         raise SceneError(
             f"{path}: not a readable point cloud ({error}); re-export it or remove ply_file_path"
         ) from error
-    if not np.isfinite(xyz).all():
+    if not (np.abs(xyz) < MAX_COORDINATE).all():
         raise SceneError(f"{path}: expected finite positions, got NaN or infinity; re-export it")
     return xyz, rgb

@@ -30,6 +30,7 @@ MIN_MAGNIFICATION = 0.5
 MAX_HALF_ANGLE = math.radians(70.0)
 """Widest half field of view; beyond it a pinhole image is nearly all stretched border."""
 
+_MAX_PIXELS = 1e8  # longest focal length and farthest principal point: beyond any lens, within float32
 _BORDER = 256  # samples along each side of the photograph
 _GRID = 65  # samples along each side of the pinhole image when it is checked
 _SHRINK = 0.98  # per attempt, where the first rectangle shows something that the lens cannot
@@ -59,6 +60,13 @@ def pinhole_for(camera: pycolmap.Camera, label: str) -> tuple[Array, bool]:
         SceneError: If no part of the image can be shown by a pinhole.
     """
     own = _own_pinhole(camera)
+    if not (
+        0 < own[0, 0] < _MAX_PIXELS and 0 < own[1, 1] < _MAX_PIXELS and (np.abs(own) < _MAX_PIXELS).all()
+    ):
+        values = ", ".join(f"{value:g}" for value in camera.params)
+        raise SceneError(
+            f"{label}: expected focal lengths above 0, got the parameters {values}; run COLMAP again"
+        )
     if camera.model.name in ("SIMPLE_PINHOLE", "PINHOLE") or _bends_nothing(camera, own):
         return own, False
     x0, x1, y0, y1 = _visible_rectangle(camera, label)
