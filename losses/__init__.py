@@ -1,0 +1,12 @@
+"""What training minimises: named, weighted scalars from rendered and true images.
+
+Tensors in, scalars out: this room knows no model class. The sum that is differentiated and the log
+come from the same dictionary.
+"""
+
+from __future__ import annotations
+
+from losses.image import l1_and_ssim, ssim, ssim_map
+from losses.objective import LossConfig, Objective
+
+__all__ = ["LossConfig", "Objective", "l1_and_ssim", "ssim", "ssim_map"]

@@ -1,0 +1,59 @@
+"""The sum of all loss terms, as a dictionary of named, weighted scalars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from losses.image import l1_and_ssim
+from rasterizer.contract import RenderOutput
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms; 0 switches a term off."""
+
+    lambda_dssim: float = 0.2
+    """Share of 1 - SSIM in the image loss; the rest is L1 (3DGS)."""
+    opacity_reg: float = 0.0
+    """Weight of the mean opacity (3DGS-MCMC: 0.01); pushes unneeded Gaussians to vanish."""
+    scale_reg: float = 0.0
+    """Weight of the mean scale in world units (3DGS-MCMC: 0.01); pushes Gaussians to be small."""
+
+
+class Objective:
+    """Turns one rendered view into the terms of the loss."""
+
+    def __init__(self, config: LossConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self,
+        render: RenderOutput,
+        target: Tensor,
+        weight: Tensor | None,
+        *,
+        linear_scales: Tensor,
+        linear_opacities: Tensor,
+    ) -> dict[str, Tensor]:
+        """The weighted terms of one view; their sum is what to minimise.
+
+        Args:
+            render: one camera's output (C = 1).
+            target: true image [H, W, 3] in [0, 1].
+            weight: pixel weights [H, W] (mask times confidence), or None.
+            linear_scales: [N, 3] world units.
+            linear_opacities: [N] in [0, 1].
+
+        Returns:
+            Scalars by name: l1, dssim, and the regularisers that are switched on.
+        """
+        share = self.config.lambda_dssim
+        l1, similarity = l1_and_ssim(render.color[0], target, weight)
+        terms = {"l1": (1 - share) * l1, "dssim": share * (1 - similarity)}
+        if self.config.opacity_reg > 0 and len(linear_opacities):
+            terms["opacity_reg"] = self.config.opacity_reg * linear_opacities.mean()
+        if self.config.scale_reg > 0 and len(linear_scales):
+            terms["scale_reg"] = self.config.scale_reg * linear_scales.mean()
+        return terms
