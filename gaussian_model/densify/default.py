@@ -1,0 +1,212 @@
+"""Adaptive density control of 3D Gaussian Splatting (Kerbl et al. 2023, section 5.2).
+
+Where the image asks a Gaussian to move a lot, there is too little: small ones are cloned, large
+ones split in two. Transparent and oversized ones are removed, and opacities are cut from time to
+time so that what is not needed stays transparent and goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gaussian_model.densify.config import DensifyConfig
+from gaussian_model.densify.geometry import normal_like, rotate
+from gaussian_model.densify.protocol import DensifyReport, check_strategy
+from gaussian_model.edit import RowEdit, apply_edit
+from gaussian_model.gaussians import Gaussians
+from gaussian_model.parameters import log_scales, logit_opacities
+
+log = logging.getLogger(__name__)
+
+SPLIT_SHRINK = 1.6
+"""Divisor of the scales of the two parts of a split: 0.8 times the number of parts (3DGS)."""
+
+
+class DefaultDensifier:
+    """Clone, split, prune and reset by the gradients of the projected positions.
+
+    The statistic is the mean, over the cameras that saw a Gaussian since the last refinement, of
+    the norm of the gradient of its projected position in normalised device units: pixel gradients
+    times (width, height) / 2, times the number of cameras of the pass, whose loss is a mean.
+    """
+
+    def __init__(self, config: DensifyConfig, extent: float, generator: torch.Generator) -> None:
+        """Judge sizes relative to `extent` (world units); draw splits from `generator` (CPU)."""
+        self.config = config
+        self.extent = extent
+        self.generator = generator
+        self.wants_absgrad = config.absgrad
+        self.statistics: dict[str, Tensor] = {}
+        self._stopped = False
+
+    @torch.no_grad()
+    def collect(self, info: Mapping[str, Any]) -> None:
+        """Add the gradients of one backward pass; exact for every Gaussian with radii > 0.
+
+        Raises:
+            RuntimeError: `means2d` kept no gradient.
+        """
+        if self._stopped:
+            return
+        radii: Tensor = info["radii"]  # [C, N, 2]
+        visible = (radii > 0).all(dim=-1)  # [C, N]
+        cameras, count = visible.shape
+        if self.statistics.get("count", radii.new_empty(0)).shape[:1] != (count,):
+            self._clear(count, radii.device)
+        self.statistics = {name: value.to(radii.device) for name, value in self.statistics.items()}
+        seen = self.statistics["count"]
+        for camera in range(cameras):  # one after the other: a fixed order of summation
+            seen += visible[camera]
+        gradient = self._gradient(info["means2d"])
+        if gradient is not None:
+            x = gradient[..., 0] * (0.5 * info["width"] * cameras)
+            y = gradient[..., 1] * (0.5 * info["height"] * cameras)
+            norm = torch.where(visible, (x.square() + y.square()).sqrt(), 0.0)
+            for camera in range(cameras):
+                self.statistics["gradient"] += norm[camera]
+        if self.config.prune_screen_size > 0.0:
+            size = radii.amax(dim=(0, 2)) / max(info["width"], info["height"])
+            torch.maximum(self.statistics["screen_size"], size, out=self.statistics["screen_size"])
+
+    def _gradient(self, means2d: Tensor) -> Tensor | None:
+        """Gradient [C,N,2] of the projected positions; None where the loss did not depend on them."""
+        if self.config.absgrad and getattr(means2d, "absgrad", None) is not None:
+            return means2d.absgrad  # type: ignore[attr-defined]
+        if not means2d.requires_grad:
+            return None
+        if not (means2d.is_leaf or means2d.retains_grad):
+            raise RuntimeError(
+                'means2d kept no gradient: call info["means2d"].retain_grad() between render and backward'
+            )
+        if self.config.absgrad and means2d.grad is not None:
+            raise RuntimeError("means2d has no absgrad: render with absgrad=densifier.wants_absgrad")
+        return means2d.grad
+
+    @torch.no_grad()
+    def refine(
+        self, iteration: int, gaussians: Gaussians, optimizer: torch.optim.Optimizer
+    ) -> DensifyReport | None:
+        """Grow, prune and reset where due; see `Densifier.refine`."""
+        config = self.config
+        if iteration >= config.stop:
+            self._stopped = True
+            self.statistics.clear()
+            return None
+        report = None
+        if iteration > config.start and iteration % config.every == 0 and not self._paused(iteration):
+            report = self._grow_and_prune(iteration, gaussians, optimizer)
+        if config.reset_every > 0 and iteration % config.reset_every == 0:
+            self._reset(gaussians, optimizer)
+            report = replace(report or DensifyReport(total=len(gaussians)), reset=True)
+        return report
+
+    def _paused(self, iteration: int) -> bool:
+        """Whether the last reset before this iteration is too recent."""
+        if self.config.reset_every == 0 or iteration <= self.config.reset_every:
+            return False
+        since = (iteration - 1) % self.config.reset_every + 1
+        return since < self.config.pause_after_reset
+
+    def _grow_and_prune(
+        self, iteration: int, gaussians: Gaussians, optimizer: torch.optim.Optimizer
+    ) -> DensifyReport:
+        """One refinement as one row edit: survivors, then clones, then pairs of split parts."""
+        if len(self.statistics.get("count", ())) != len(gaussians):
+            self._clear(len(gaussians), gaussians.device)
+        grow, split, pruned = self._decide(iteration, gaussians)
+        kept = (~pruned & ~split).nonzero().squeeze(-1)
+        cloned = (grow & ~split).nonzero().squeeze(-1)
+        parents = split.nonzero().squeeze(-1)
+        source = torch.cat([kept, cloned, parents, parents])
+        fresh = torch.arange(len(source), device=source.device) >= len(kept)
+        edit = RowEdit(source, fresh, self._new_values(gaussians, cloned, parents))
+        apply_edit(gaussians, optimizer, self.statistics, edit)
+        for statistic in self.statistics.values():
+            statistic.zero_()
+        if len(gaussians) == 0:
+            log.warning("iteration %d: every Gaussian was pruned", iteration)
+        return DensifyReport(
+            total=len(gaussians), cloned=len(cloned), split=len(parents), pruned=int(pruned.sum())
+        )
+
+    def _decide(self, iteration: int, gaussians: Gaussians) -> tuple[Tensor, Tensor, Tensor]:
+        """Masks [N]: growing (cloned or split), split, pruned. Growing and pruned exclude each other."""
+        config = self.config
+        gradient = self.statistics["gradient"] / self.statistics["count"].clamp_min(1.0)
+        largest = gaussians.linear_scales().amax(dim=-1)
+        grow = gradient > config.threshold
+        large = largest > config.clone_scale * self.extent
+        doomed = gaussians.linear_opacities() < config.prune_opacity
+        too_large = torch.zeros_like(doomed)
+        if config.reset_every > 0 and iteration > config.reset_every:
+            limit = config.prune_scale * self.extent
+            if config.prune_screen_size > 0.0:
+                doomed |= self.statistics["screen_size"] > config.prune_screen_size
+            too_large = largest > limit
+            # A split part that would still be too large is not worth making.
+            doomed |= torch.where(grow & large, largest / SPLIT_SHRINK, largest) > limit
+        grow &= ~doomed
+        if config.max_gaussians > 0:  # every clone and every split adds exactly one
+            room = max(0, config.max_gaussians - len(gaussians) + int(doomed.sum()))
+            grow = _highest(gradient, grow, room)
+        split = grow & large
+        return grow, split, doomed | (too_large & ~split)
+
+    def _new_values(self, gaussians: Gaussians, cloned: Tensor, parents: Tensor) -> dict[str, Tensor]:
+        """Stored values of the fresh rows, clones first: equal copies, then samples of the split ones."""
+        params = {key: value.detach() for key, value in gaussians.params.items()}
+        scales = gaussians.linear_scales()[parents]
+        drawn = normal_like(scales, (2, len(parents), 3), self.generator)
+        offsets = rotate(params["quats"][parents], scales * drawn)  # [2, S, 3]
+        part_means = (params["means"][parents] + offsets).reshape(-1, 3)
+        part_scales = log_scales(scales / SPLIT_SHRINK)
+        values = {
+            "means": torch.cat([params["means"][cloned], part_means]),
+            "scales": torch.cat([params["scales"][cloned], part_scales, part_scales]),
+        }
+        if self.config.revised_opacity:
+            parts = logit_opacities(1.0 - (1.0 - gaussians.linear_opacities()[parents]).sqrt())
+            values["opacities"] = torch.cat([params["opacities"][cloned], parts, parts])
+        return values
+
+    def _reset(self, gaussians: Gaussians, optimizer: torch.optim.Optimizer) -> None:
+        """Cut every opacity to at most `reset_opacity` and forget the opacities' momentum."""
+        stored = gaussians.params["opacities"].detach()
+        ceiling = logit_opacities(torch.full_like(stored, self.config.reset_opacity))
+        apply_edit(
+            gaussians,
+            optimizer,
+            self.statistics,
+            RowEdit.overwriting("opacities", torch.minimum(stored, ceiling)),
+        )
+
+    def _clear(self, count: int, device: torch.device) -> None:
+        names = ["gradient", "count"] + (["screen_size"] if self.config.prune_screen_size > 0.0 else [])
+        self.statistics = {name: torch.zeros(count, device=device) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Densifier.state_dict`."""
+        return {"strategy": "default", "stopped": self._stopped, "statistics": dict(self.statistics)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Densifier.load_state_dict`; the statistics are copied to where the next meta lies."""
+        check_strategy(state, "default")
+        self._stopped = bool(state["stopped"])
+        self.statistics = {name: value.clone() for name, value in state["statistics"].items()}
+
+
+def _highest(score: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """The `count` candidates of highest score as a mask [N]; among equals the first rows."""
+    rows = candidates.nonzero().squeeze(-1)
+    if len(rows) <= count:
+        return candidates
+    order = torch.sort(score[rows], descending=True, stable=True).indices
+    chosen = torch.zeros_like(candidates)
+    chosen[rows[order[:count]]] = True
+    return chosen
