@@ -1,0 +1,219 @@
+"""Gaussians as .ply files in the layout of 3DGS, which viewers and other trainers share.
+
+Properties in order: x y z, nx ny nz (zero), f_dc_0..2, f_rest_* (channel-major: all red
+coefficients, then green, then blue), opacity (logit), scale_0..2 (log), rot_0..3 (wxyz). Written are
+f32, little endian; read is any order, type and encoding, and what else a file holds is ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from plyfile import PlyData, PlyElement, PlyElementParseError, PlyHeaderParseError, PlyParseError
+
+from errors import UserError
+from gaussian_model.gaussians import Gaussians
+from gaussian_model.spherical_harmonics import degree_of
+
+log = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 1 << 16
+_TOLERATED = 0.01  # part of the rows that may be dropped as non-finite
+_CEILING = 30.0  # finite stand-in for an infinite logit or logarithm: sigmoid(30) rounds to 1 in f32
+_FIELDS = (
+    *("x", "y", "z"),
+    *(f"f_dc_{i}" for i in range(3)),
+    "opacity",
+    *(f"scale_{i}" for i in range(3)),
+    *(f"rot_{i}" for i in range(4)),
+)
+_AGAIN = "export the Gaussians again as an uncompressed 3DGS .ply"
+
+
+class PlyError(UserError):
+    """A .ply file that holds no usable Gaussians."""
+
+
+def save_ply(path: Path, gaussians: Gaussians) -> None:
+    """Write a file that is whole or not there at all.
+
+    It is written beside `path`, flushed to the disk and renamed, so that a crash or a full disk leaves
+    an earlier file intact.
+
+    Args:
+        path: replaced if it exists; its folder is made where missing.
+        gaussians: N may be 0. Values are written as they are stored.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {key: value.cpu() for key, value in gaussians.state_dict().items()}
+    rest = 3 * state["shN"].shape[1]
+    names = (
+        *("x", "y", "z", "nx", "ny", "nz"),
+        *(f"f_dc_{i}" for i in range(3)),
+        *(f"f_rest_{i}" for i in range(rest)),
+        "opacity",
+        *(f"scale_{i}" for i in range(3)),
+        *(f"rot_{i}" for i in range(4)),
+    )
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"]
+    header += [f"property float {name}" for name in names] + ["end_header", ""]
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write("\n".join(header).encode("ascii"))
+            for first in range(0, len(gaussians), _ROWS_AT_ONCE):
+                part = {key: value[first : first + _ROWS_AT_ONCE] for key, value in state.items()}
+                rows = len(part["means"])
+                columns = [
+                    part["means"],
+                    torch.zeros(rows, 3),
+                    part["sh0"].reshape(rows, 3),
+                    part["shN"].transpose(1, 2).reshape(rows, rest),
+                    part["opacities"].unsqueeze(-1),
+                    part["scales"],
+                    part["quats"],
+                ]
+                file.write(torch.cat(columns, dim=1).numpy().astype("<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def load_ply(path: Path) -> Gaussians:
+    """Read Gaussians that this or another trainer wrote.
+
+    Args:
+        path: ascii or binary, any order and type of properties. Normals are not needed; without
+            f_rest the SH degree is 0. Infinite opacities and scales (opaque, flat) are brought to
+            finite ones.
+
+    Returns:
+        Gaussians on the CPU, f32. Rows with another non-finite value are dropped with a warning.
+
+    Raises:
+        PlyError: names what is wrong: no file, no ply, cut short, a plain point cloud, a compressed
+            file, missing fields, an SH count of no degree, or 1 % and more non-finite rows.
+    """
+    path = Path(path)
+    vertex = _read_vertices(path)
+    names = set(vertex.data.dtype.names or ())
+    missing = [name for name in _FIELDS if name not in names]
+    if missing:
+        if {"x", "y", "z"} <= names and not any(n.startswith(("f_dc", "scale_", "rot_")) for n in names):
+            raise PlyError(
+                f"{path}: a plain point cloud, not Gaussians (no f_dc, opacity, scale, rot): "
+                "name a point_cloud.ply that a Gaussian splatting trainer wrote"
+            )
+        raise PlyError(f"{path}: expected Gaussians, but {', '.join(missing)} is missing: {_AGAIN}")
+    rest = _rest_names(path, names)
+
+    def columns(*wanted: str) -> np.ndarray:
+        stacked = np.empty((vertex.count, len(wanted)), dtype=np.float32)
+        for index, name in enumerate(wanted):
+            stacked[:, index] = vertex.data[name]
+        return stacked
+
+    try:
+        with np.errstate(over="ignore"):  # a double beyond f32 becomes infinite, and is counted below
+            tensors = {
+                "means": columns("x", "y", "z"),
+                "quats": columns(*(f"rot_{i}" for i in range(4))),
+                "scales": _finite_ends(columns(*(f"scale_{i}" for i in range(3)))),
+                "opacities": _finite_ends(columns("opacity"))[:, 0],
+                "sh0": columns(*(f"f_dc_{i}" for i in range(3)))[:, None, :],
+                "shN": columns(*rest).reshape(vertex.count, 3, len(rest) // 3).transpose(0, 2, 1),
+            }
+    except (TypeError, ValueError) as error:  # a list property among those we need
+        raise PlyError(f"{path}: expected one number per property, got a list: {_AGAIN}") from error
+    return Gaussians(_drop_non_finite(path, {key: torch.from_numpy(v.copy()) for key, v in tensors.items()}))
+
+
+def _read_vertices(path: Path) -> PlyElement:
+    """The element `vertex`, or a PlyError that says what the file is instead."""
+    if not path.is_file():
+        raise PlyError(f"{path}: no such file: name a 3DGS .ply")
+    with path.open("rb") as file:
+        if file.read(3) != b"ply":
+            raise PlyError(f"{path}: not a .ply file (it does not begin with 'ply'): name a 3DGS .ply")
+    try:
+        ply = PlyData.read(str(path))
+    except PlyHeaderParseError as error:
+        raise PlyError(f"{path}: its header cannot be read ({_one_line(error)}): {_AGAIN}") from error
+    except PlyElementParseError as error:
+        raise PlyError(f"{path}: cut short or damaged ({_one_line(error)}): {_AGAIN}") from error
+    except (PlyParseError, ValueError, EOFError, OverflowError, MemoryError) as error:
+        raise PlyError(f"{path}: cut short or damaged ({_one_line(error)}): {_AGAIN}") from error
+    elements = {element.name: element for element in ply.elements}
+    if "vertex" not in elements:
+        raise PlyError(f"{path}: no element 'vertex': name a 3DGS .ply")
+    if "packed_position" in (elements["vertex"].data.dtype.names or ()):
+        raise PlyError(
+            f"{path}: a compressed (PlayCanvas) .ply: decompress it first, e.g. with splat-transform"
+        )
+    return elements["vertex"]
+
+
+def _rest_names(path: Path, names: set[str]) -> list[str]:
+    """f_rest_0.. in order, whose number must be that of an SH degree."""
+    count = sum(name.startswith("f_rest_") for name in names)
+    ordered = [f"f_rest_{i}" for i in range(count)]
+    absent = [name for name in ordered if name not in names]
+    if absent:
+        raise PlyError(f"{path}: {count} f_rest fields, but {absent[0]} is missing: {_AGAIN}")
+    if count % 3 or degree_of(1 + count // 3) is None:
+        raise PlyError(
+            f"{path}: expected 0, 9, 24, 45 or 72 f_rest fields (SH degree 0 to 4), got {count}: {_AGAIN}"
+        )
+    return ordered
+
+
+def _finite_ends(values: np.ndarray) -> np.ndarray:
+    """Infinite logits and logarithms (opaque, transparent, flat) as large finite ones; NaN stays."""
+    return np.where(np.isinf(values), np.copysign(np.float32(_CEILING), values), values)
+
+
+def _drop_non_finite(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the rows that hold a non-finite value; an error where these are too many."""
+    rows = len(tensors["means"])
+    finite = torch.ones(rows, dtype=torch.bool)
+    for value in tensors.values():
+        finite &= value.isfinite().reshape(rows, math.prod(value.shape[1:])).all(dim=1)
+    bad = rows - int(finite.sum())
+    if bad == 0:
+        return tensors
+    if bad >= _TOLERATED * rows:
+        raise PlyError(f"{path}: {bad} of {rows} Gaussians hold NaN or infinite values: {_AGAIN}")
+    log.warning("%s: dropped %d of %d Gaussians with NaN or infinite values", path, bad, rows)
+    return {key: value[finite] for key, value in tensors.items()}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename last through a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
