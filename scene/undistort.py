@@ -35,6 +35,10 @@ _BORDER = 256  # samples along each side of the photograph
 _GRID = 65  # samples along each side of the pinhole image when it is checked
 _SHRINK = 0.98  # per attempt, where the first rectangle shows something that the lens cannot
 _ATTEMPTS = 150  # 0.98^150 = 0.05
+_STEP = 1e-5  # for derivatives on the plane z = 1: far above float64 rounding, far below any bending
+_MIN_AREA = (
+    0.02  # photographed area of a ray's surroundings relative to the axis; 0.05 at 70 degrees of a fisheye
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,11 +198,10 @@ def _visible_rectangle(camera: pycolmap.Camera, label: str) -> tuple[float, floa
 
 def _caps(camera: pycolmap.Camera) -> tuple[tuple[float, float], tuple[float, float]]:
     """Farthest (left, right) and (top, bottom) on the plane z = 1 by magnification and by angle."""
-    step = 1e-3  # radians, nearly: small beside any bending, large beside rounding
-    centre, right, down = _project(camera, np.array([[0.0, 0.0], [step, 0.0], [0.0, step]]))
+    centre, right, down = _project(camera, np.array([[0.0, 0.0], [_STEP, 0.0], [0.0, _STEP]]))
     limit = math.tan(MAX_HALF_ANGLE)
-    focal_x = MIN_MAGNIFICATION * (right[0] - centre[0]) / step
-    focal_y = MIN_MAGNIFICATION * (down[1] - centre[1]) / step
+    focal_x = MIN_MAGNIFICATION * (right[0] - centre[0]) / _STEP
+    focal_y = MIN_MAGNIFICATION * (down[1] - centre[1]) / _STEP
 
     def cap(pixels: float, focal: float) -> float:
         return min(limit, max(pixels, 0.0) / focal) if focal > 0 else 0.0
@@ -222,12 +225,14 @@ def _unproject(camera: pycolmap.Camera, pixels: Array) -> Array:
 
 
 def _covered(camera: pycolmap.Camera, bounds: Array) -> bool:
-    """Whether every ray in the rectangle comes from inside the photograph, and none from two places."""
-    x, y = np.meshgrid(np.linspace(bounds[0], bounds[1], _GRID), np.linspace(bounds[2], bounds[3], _GRID))
-    image = _project(camera, np.stack([x, y], axis=-1))
+    """Whether every ray in the rectangle comes from inside the photograph, and from one place only."""
+    grid = np.meshgrid(np.linspace(bounds[0], bounds[1], _GRID), np.linspace(bounds[2], bounds[3], _GRID))
+    rays = np.concatenate([np.stack(grid, axis=-1).reshape(-1, 2), [[0.0, 0.0]]])  # the axis comes last
+    image = _project(camera, rays)
     if not np.isfinite(image).all():
         return False
-    inside = (image >= 0.0).all() and (image <= np.array([camera.width, camera.height])).all()
-    du, dv = np.diff(image, axis=1)[:-1], np.diff(image, axis=0)[:, :-1]
-    turn = du[..., 0] * dv[..., 1] - du[..., 1] * dv[..., 0]  # a folded image turns the other way
-    return bool(inside and (turn > 0).all())
+    inside = (image[:-1] >= 0.0).all() and (image[:-1] <= np.array([camera.width, camera.height])).all()
+    du = _project(camera, rays + np.array([_STEP, 0.0])) - image
+    dv = _project(camera, rays + np.array([0.0, _STEP])) - image
+    area = du[:, 0] * dv[:, 1] - du[:, 1] * dv[:, 0]  # negative where the lens folds the image over
+    return bool(inside and (area > _MIN_AREA * area[-1]).all())

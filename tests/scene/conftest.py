@@ -24,7 +24,9 @@ def write_image(path: Path, image: np.ndarray) -> None:
 def pattern(width: int, height: int, seed: int) -> np.ndarray:
     """A smooth BGR image whose mean identifies it."""
     y, x = np.mgrid[0:height, 0:width]
-    base = np.stack([x * 255 / width, y * 255 / height, np.full_like(x, 20 * seed % 256, dtype=float)], axis=-1)
+    base = np.stack(
+        [x * 255 / width, y * 255 / height, np.full_like(x, 20 * seed % 256, dtype=float)], axis=-1
+    )
     return base.astype(np.uint8)
 
 
@@ -51,9 +53,7 @@ def make_scene(tmp_path: Path) -> Callable[..., Path]:
         tracks = [(i, (i + 1) % len(names)) for i in range(len(names))] if tracks is None else tracks
         source = tmp_path / folder
         reconstruction = pycolmap.Reconstruction()
-        camera = pycolmap.Camera(
-            model=model, width=size[0], height=size[1], params=list(params), camera_id=1
-        )
+        camera = pycolmap.Camera(model=model, width=size[0], height=size[1], params=list(params), camera_id=1)
         reconstruction.add_camera_with_trivial_rig(camera)
         for number, name in enumerate(names):
             seen = [t for t, track in enumerate(tracks) if number in track]
@@ -80,12 +80,3 @@ def make_scene(tmp_path: Path) -> Callable[..., Path]:
         return source
 
     return make
-
-
-@pytest.fixture(scope="session")
-def shared_scenes() -> Path:
-    """The folder of real scenes beside the repository, or a skip that names it."""
-    folder = Path(__file__).resolve().parents[3] / "shared" / "scenes"
-    if not (folder / "llff_fern" / "sparse" / "0").is_dir():
-        pytest.skip(f"no real scenes at {folder}")
-    return folder

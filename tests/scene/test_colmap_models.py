@@ -198,5 +198,5 @@ def test_a_pose_that_is_no_rotation_is_refused(make_scene, replacement):
 
 
 def test_a_panorama_is_refused_by_name(make_scene):
-    with pytest.raises(SceneError, match="EQUIRECTANGULAR.*panorama"):
+    with pytest.raises(SceneError, match=r"EQUIRECTANGULAR.*panorama"):
         load_scene(make_scene(2, model="EQUIRECTANGULAR", params=(64.0, 48.0)), SceneConfig())

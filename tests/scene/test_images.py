@@ -1,0 +1,272 @@
+"""Pixels: formats, alpha, masks, sizes, and files that are damaged."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImage
+
+from scene import SceneConfig, SceneError, load_scene
+from scene.decode import read_image, read_mask
+from scene.images import target_size
+
+
+def _colour(height=48, width=64):
+    rng = np.random.default_rng(1)
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_colour_is_rgb_and_unchanged(tmp_path):
+    image = _colour()
+    PilImage.fromarray(image).save(tmp_path / "a.png")
+    pixels, alpha = read_image(tmp_path / "a.png")
+    assert (pixels == image).all() and alpha is None
+
+
+def test_grayscale_becomes_three_equal_channels(tmp_path):
+    grey = _colour()[..., 0]
+    PilImage.fromarray(grey).save(tmp_path / "a.png")
+    pixels, alpha = read_image(tmp_path / "a.png")
+    assert pixels.shape == (48, 64, 3) and (pixels == grey[..., None]).all() and alpha is None
+
+
+def test_sixteen_bits_round_to_eight(tmp_path):
+    values = np.array([[0, 128, 129, 257, 385, 386, 32767, 65535]], np.uint16).repeat(4, axis=0)
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([values] * 3))
+    pixels, _ = read_image(tmp_path / "a.png")
+    # 257 steps of 16 bits are one of 8
+    assert pixels[0, :, 0].tolist() == [0, 0, 1, 1, 1, 2, 127, 255]
+    cv2.imwrite(str(tmp_path / "grey.png"), values)
+    assert (read_image(tmp_path / "grey.png")[0] == pixels).all()
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA"])
+def test_grey_and_palette_images_with_alpha_keep_it(tmp_path, mode):
+    rgba = np.dstack([np.full((48, 64, 3), 90, np.uint8), np.full((48, 64), 255, np.uint8)])
+    rgba[:10, :, 3] = 0
+    image = PilImage.fromarray(rgba)
+    if mode == "PA":
+        palette = image.convert("RGB").quantize(4)
+        palette.info["transparency"] = 3
+        rgb = palette.convert("RGBA")
+        rgb.putalpha(image.getchannel("A"))
+        image = rgb
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "a.png")
+    pixels, alpha = read_image(tmp_path / "a.png")
+    assert alpha is not None and (alpha[:10] == 0).all() and (alpha[10:] == 255).all()
+    assert (np.abs(pixels[10:].astype(int) - 90) <= 1).all()  # luma of equal channels, rounded
+
+
+def test_a_palette_image_is_read_in_colour(tmp_path):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:24] = (200, 10, 60)
+    PilImage.fromarray(image).quantize(2).save(tmp_path / "a.png")
+    assert (read_image(tmp_path / "a.png")[0] == image).all()
+
+
+def test_an_opaque_alpha_channel_counts_as_none(tmp_path):
+    PilImage.fromarray(np.dstack([_colour(), np.full((48, 64), 255, np.uint8)])).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[1] is None
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_exif_orientation_is_not_applied(tmp_path, orientation):
+    image = PilImage.fromarray(np.repeat(np.repeat(_colour(6, 8), 8, 0), 8, 1))
+    exif = PilImage.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    image.save(tmp_path / "plain.jpg", quality=95)
+    assert (read_image(tmp_path / "turned.jpg")[0] == read_image(tmp_path / "plain.jpg")[0]).all()
+
+
+@pytest.mark.parametrize("kind", ["jpg", "progressive.jpg", "png", "webp", "tif", "bmp"])
+def test_a_cut_image_file_is_refused_by_name(tmp_path, kind):
+    image = PilImage.fromarray(cv2.resize(_colour(), (200, 150)))
+    path = tmp_path / f"photo.{kind}"
+    exif = PilImage.Exif()
+    exif[0x010E] = "x" * 300
+    extra = {"progressive": True} if "progressive" in kind else {}
+    image.save(path, **extra, **({"exif": exif} if kind.endswith("jpg") else {}))
+    data = path.read_bytes()
+    assert read_image(path)[0].shape == (150, 200, 3)
+    for share in (0.0, 0.001, 0.3, 0.7, 0.97):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(SceneError, match="photo"):
+            read_image(path)
+    for cut in (1, 2, 9):
+        path.write_bytes(data[:-cut])
+        if kind.endswith(("jpg", "png")):  # the formats of photographs are checked to the last byte
+            with pytest.raises(SceneError, match="cut short"):
+                read_image(path)
+
+
+def test_a_cut_photograph_with_a_whole_thumbnail_is_refused(tmp_path):
+    thumbnail = io.BytesIO()
+    PilImage.fromarray(_colour(16, 16)).save(thumbnail, "jpeg")
+    plain = io.BytesIO()
+    PilImage.fromarray(_colour(150, 200)).save(plain, "jpeg")
+    payload = b"Exif\0\0" + thumbnail.getvalue()
+    segment = b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
+    whole = plain.getvalue()[:2] + segment + plain.getvalue()[2:]
+    (tmp_path / "a.jpg").write_bytes(whole + b"trailing data of a motion photo")
+    assert read_image(tmp_path / "a.jpg")[0].shape == (150, 200, 3)
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(SceneError, match="cut short"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_text_and_float_images_are_refused(tmp_path):
+    (tmp_path / "a.png").write_text("not an image")
+    with pytest.raises(SceneError, match=r"a\.png: not a readable image"):
+        read_image(tmp_path / "a.png")
+    cv2.imwrite(str(tmp_path / "f.tif"), np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(SceneError, match="8 or 16 bits"):
+        read_image(tmp_path / "f.tif")
+
+
+def test_masks_of_zeros_and_ones_are_spread_to_255(tmp_path):
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:10] = 1
+    cv2.imwrite(str(tmp_path / "m.png"), mask)
+    assert (read_mask(tmp_path / "m.png") == mask * 255).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "expected"),
+    [
+        ((1600, 1067), -1, (1600, 1067)),
+        ((3200, 2133), -1, (1600, 1066)),
+        ((4032, 3024), -1, (1600, 1200)),
+        ((505, 379), 2, (252, 190)),
+        ((640, 480), 8, (80, 60)),
+        ((640, 480), 320, (320, 240)),
+        ((640, 480), 5000, (640, 480)),
+    ],
+)
+def test_target_sizes(size, resolution, expected):
+    assert target_size(*size, resolution) == expected
+
+
+@pytest.mark.parametrize("resolution", [2, 4, 32])
+def test_intrinsics_shrink_with_the_image_per_axis(make_scene, resolution):
+    source = make_scene(2, size=(66, 49))
+    view = load_scene(source, SceneConfig(resolution=resolution)).train[0]
+    width, height = view.camera.width, view.camera.height
+    assert (width, height) == target_size(66, 49, resolution)
+    expected = [[50 * width / 66, 0, 31 * width / 66], [0, 52 * height / 49, 25 * height / 49], [0, 0, 1]]
+    torch.testing.assert_close(view.camera.K, torch.tensor(expected))  # float32 rounding
+
+
+def test_downscaling_averages_the_area(make_scene):
+    source = make_scene(2)
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[::2, ::2] = 200  # one pixel in four: any subsampling would give 0 or 200
+    cv2.imwrite(str(source / "images/img_00.png"), image)
+    assert (load_scene(source, SceneConfig(resolution=2)).train[0].pixels == 50).all()
+
+
+def test_a_reduced_folder_is_used_and_its_intrinsics_follow_its_size(make_scene):
+    source = make_scene(2)
+    for i in range(2):
+        (source / "images_4").mkdir(exist_ok=True)
+        cv2.imwrite(str(source / f"images_4/img_{i:02d}.png"), np.full((12, 16, 3), 7, np.uint8))
+    view = load_scene(source, SceneConfig(resolution=4)).train[0]
+    assert (view.pixels == 7).all() and (view.camera.width, view.camera.height) == (16, 12)
+    assert view.camera.K[0, 0] == 50 / 4 and view.camera.K[1, 2] == 25 / 4
+    named = load_scene(source, SceneConfig(images="images_4")).train[0]
+    assert torch.equal(named.camera.K, view.camera.K)
+    assert (
+        load_scene(source, SceneConfig(resolution=2)).train[0].camera.width == 32
+    )  # no images_2: shrunk here
+
+
+def test_an_image_of_another_shape_than_its_camera_is_refused_naming_both(make_scene):
+    source = make_scene(2)
+    cv2.imwrite(str(source / "images/img_01.png"), np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(SceneError, match=r"img_01\.png.*64x64.*camera 1.*64x48"):
+        load_scene(source, SceneConfig())
+    cv2.imwrite(str(source / "images/img_01.png"), np.zeros((64, 48, 3), np.uint8))
+    with pytest.raises(SceneError, match="turned by 90 degrees"):
+        load_scene(source, SceneConfig())
+
+
+def _with_alpha(source):
+    rgba = np.zeros((48, 64, 4), np.uint8)
+    rgba[..., :3] = 100
+    rgba[:, :32, 3] = 255
+    rgba[:, 32:, :3] = 250  # hidden colour that must not bleed
+    cv2.imwrite(str(source / "images/img_00.png"), rgba)
+
+
+def test_alpha_of_a_colmap_scene_is_a_mask(make_scene):
+    source = make_scene(2)
+    _with_alpha(source)
+    view = load_scene(source, SceneConfig()).train[0]
+    assert view.alpha is None and view.weight()[:, :32].eq(1).all() and view.weight()[:, 32:].eq(0).all()
+    assert load_scene(source, SceneConfig()).train[1].weight() is None
+
+
+@pytest.mark.parametrize("resolution", [1, 32])
+def test_alpha_as_background_composites_without_bleeding(make_scene, resolution):
+    source = make_scene(2)
+    _with_alpha(source)
+    view = load_scene(source, SceneConfig(alpha_mode="background", resolution=resolution)).train[0]
+    assert view.mask is None and view.image().shape == (view.camera.height, view.camera.width, 3)
+    half = view.camera.width // 2
+    white = view.image(torch.ones(3))
+    assert white[:, half:].eq(1).all() and view.image()[:, half:].eq(0).all()
+    torch.testing.assert_close(white[:, :half], torch.full_like(white[:, :half], 100 / 255))
+
+
+def test_a_soft_alpha_edge_keeps_its_colour_when_shrunk(make_scene):
+    source = make_scene(2)
+    rgba = np.zeros((48, 64, 4), np.uint8)
+    rgba[..., :3], rgba[..., 3] = 255, 0
+    rgba[:, :31, :3], rgba[:, :31, 3] = 100, 255  # the edge falls inside a reduced pixel
+    cv2.imwrite(str(source / "images/img_00.png"), rgba)
+    view = load_scene(source, SceneConfig(alpha_mode="background", resolution=2)).train[0]
+    assert view.alpha[0, 15] in (127, 128) and (view.pixels[:, 15] == 100).all()  # half of 255
+
+
+@pytest.mark.parametrize("name", ["img_00.png.png", "img_00.png", "IMG_00.PNG", "img_00.jpg"])
+def test_masks_are_found_by_name_and_multiply_alpha(make_scene, name):
+    source = make_scene(2)
+    _with_alpha(source)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:24] = 255
+    (source / "masks").mkdir()
+    cv2.imwrite(str(source / "masks" / name), mask)
+    view = load_scene(source, SceneConfig()).train[0]
+    assert view.weight()[:20, :32].min() > 0.95 and view.weight()[:, 32:].eq(0).all()  # JPEG is not exact
+    assert view.weight()[28:].max() < 0.05
+
+
+def test_a_smaller_mask_is_enlarged_to_its_image(make_scene):
+    source = make_scene(2)
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:, :16] = 255
+    (source / "m").mkdir()
+    for i in range(2):
+        cv2.imwrite(str(source / f"m/img_{i:02d}.png"), mask)
+    view = load_scene(source, SceneConfig(masks="m")).train[0]
+    assert view.mask[:, :32].eq(255).all() and view.mask[:, 32:].eq(0).all()
+    cv2.imwrite(str(source / "m/img_00.png"), np.full((24, 24), 9, np.uint8))
+    with pytest.raises(SceneError, match="mask is 24x24"):
+        load_scene(source, SceneConfig(masks="m"))
+
+
+def test_a_masks_folder_that_fits_nothing_is_an_error_and_one_that_fits_some_a_warning(make_scene, caplog):
+    source = make_scene(2)
+    (source / "masks").mkdir()
+    cv2.imwrite(str(source / "masks/other.png"), np.zeros((48, 64), np.uint8))
+    with pytest.raises(SceneError, match="none of its 1 masks"):
+        load_scene(source, SceneConfig())
+    cv2.imwrite(str(source / "masks/img_01.png"), np.zeros((48, 64), np.uint8))
+    load_scene(source, SceneConfig())
+    assert "no mask for img_00.png" in caplog.text and "leaves no pixel of img_01.png" in caplog.text
