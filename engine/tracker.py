@@ -238,6 +238,6 @@ def _grey(depth: Tensor) -> Tensor:
         return torch.zeros_like(depth)
     inverse = torch.where(seen, 1 / depth.where(seen, torch.ones_like(depth)), torch.zeros_like(depth))
     ordered = inverse[seen].sort().values  # torch.quantile refuses more than 16 million values
-    low, high = ordered[int(0.02 * (len(ordered) - 1))], ordered[int(0.98 * (len(ordered) - 1))]
+    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.02, 0.98))
     grey = ((inverse - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
     return torch.where(seen, 0.1 + 0.9 * grey, torch.zeros_like(grey))  # black is kept for "nothing there"

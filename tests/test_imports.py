@@ -1,0 +1,90 @@
+"""The rooms import downwards only: every arrow between them is one of those listed here.
+
+Read from the source by AST, so that imports within functions and under TYPE_CHECKING count too. It does
+not see `importlib.import_module`.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "native": set(),
+    "scene": set(),
+    "rasterizer": {"native"},
+    "losses": {"native", "rasterizer", "scene"},
+    "depth_priors": {"native", "scene"},
+    "gaussian_model": {"native", "rasterizer", "scene"},
+    "evaluation": {"losses", "rasterizer", "scene"},
+    "engine": {"gaussian_model", "scene"},
+    "configs": {"depth_priors", "gaussian_model", "losses", "rasterizer", "scene"},
+}
+COMMANDS = {"train", "render"}  # may import everything, and nobody imports them
+OURS = {*ARROWS, *COMMANDS, "scripts", "tests"}
+
+
+def imported_rooms(source: str) -> dict[str, int]:
+    """Returns the rooms that a module imports absolutely, each with the line that does."""
+    found: dict[str, int] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module]
+        else:
+            continue
+        for name in names:
+            room = name.partition(".")[0]
+            if room in OURS:
+                found.setdefault(room, node.lineno)
+    return found
+
+
+def forbidden(room: str, source: str) -> dict[str, int]:
+    """Returns the rooms that `room` must not import and does; `errors` and itself are always allowed."""
+    allowed = ARROWS[room] | {"errors", room}
+    return {name: line for name, line in imported_rooms(source).items() if name not in allowed}
+
+
+def files_of(room: str) -> list[Path]:
+    single = ROOT / f"{room}.py"
+    return [single] if single.is_file() else sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", [room for room in ARROWS if files_of(room)])
+def test_a_room_imports_only_the_rooms_below_it(room):
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in files_of(room)
+        for name, line in forbidden(room, path.read_text("utf-8")).items()
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_folder_with_modules_is_a_known_room():
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert folders <= OURS
+
+
+def test_the_arrows_have_no_cycle():
+    remaining = {room: set(below) for room, below in ARROWS.items()}
+    while remaining:
+        lowest = {room for room, below in remaining.items() if not below & set(remaining)}
+        assert lowest, f"cycle among {sorted(remaining)}"
+        remaining = {room: below for room, below in remaining.items() if room not in lowest}
+
+
+def test_a_wrong_arrow_is_found_wherever_it_hides():
+    hidden = "def f():\n    from configs.schema import Config\n"
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import engine.tracker\n"
+    assert forbidden("scene", hidden) == {"configs": 2}
+    assert forbidden("scene", typed) == {"engine": 3}
+    assert (
+        forbidden("scene", "import errors, torch\nfrom scene.camera import Camera\nfrom . import x\n") == {}
+    )
