@@ -1,0 +1,35 @@
+"""Fixtures of all rooms. Tests run on any machine; what they need and cannot find is skipped by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"  # real scenes; not part of the repository
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    """Every test starts with the same thread counts, whatever the one before it did."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared_scenes() -> Path:
+    """The folder of real COLMAP scenes, or a skip that names it."""
+    folder = SHARED / "scenes"
+    if not folder.is_dir():
+        pytest.skip("real scenes are not here (expected the folder shared/scenes beside the repository)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_bench() -> Path:
+    """The folder of fixed rasterizer inputs, or a skip that names it."""
+    folder = SHARED / "bench"
+    if not folder.is_dir():
+        pytest.skip("rasterizer inputs are not here (expected the folder shared/bench beside the repository)")
+    return folder
