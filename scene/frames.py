@@ -56,7 +56,7 @@ class Frame:
     """None where the folder lacks it."""
     mask: Path | None = None
     held_out: bool | None = None
-    """Whether the scene itself says that this is a test image (Blender); None where it does not say."""
+    """Whether the scene itself calls this a test image (Blender); None where it does not say."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def split_frames(
     test: list[Frame] = []
     train = list(frames)
     if config.eval:
-        given = any(frame.held_out is not None for frame in frames)
+        given = any(frame.held_out for frame in frames)
         held = [bool(f.held_out) if given else i % config.test_every == 0 for i, f in enumerate(frames)]
         test = [frame for frame, out in zip(frames, held, strict=True) if out]
         train = [frame for frame, out in zip(frames, held, strict=True) if not out]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,12 @@ from PIL import Image as PilImage
 from scene import SceneConfig, SceneError, load_scene
 from scene.decode import read_image, read_mask
 from scene.images import target_size
+
+
+def _weight(view):
+    weight = view.weight()
+    assert weight is not None
+    return weight
 
 
 def _colour(height=48, width=64):
@@ -91,8 +98,10 @@ def test_a_cut_image_file_is_refused_by_name(tmp_path, kind):
     path = tmp_path / f"photo.{kind}"
     exif = PilImage.Exif()
     exif[0x010E] = "x" * 300
-    extra = {"progressive": True} if "progressive" in kind else {}
-    image.save(path, **extra, **({"exif": exif} if kind.endswith("jpg") else {}))
+    options: dict[str, Any] = (
+        {"progressive": "progressive" in kind, "exif": exif} if kind.endswith("jpg") else {}
+    )
+    image.save(path, **options)
     data = path.read_bytes()
     assert read_image(path)[0].shape == (150, 200, 3)
     for share in (0.0, 0.001, 0.3, 0.7, 0.97):
@@ -150,7 +159,8 @@ def test_masks_of_zeros_and_ones_are_spread_to_255(tmp_path):
     ],
 )
 def test_target_sizes(size, resolution, expected):
-    assert target_size(*size, resolution) == expected
+    width, height = size
+    assert target_size(width, height, resolution) == expected
 
 
 @pytest.mark.parametrize("resolution", [2, 4, 32])
@@ -208,7 +218,7 @@ def test_alpha_of_a_colmap_scene_is_a_mask(make_scene):
     source = make_scene(2)
     _with_alpha(source)
     view = load_scene(source, SceneConfig()).train[0]
-    assert view.alpha is None and view.weight()[:, :32].eq(1).all() and view.weight()[:, 32:].eq(0).all()
+    assert view.alpha is None and _weight(view)[:, :32].eq(1).all() and _weight(view)[:, 32:].eq(0).all()
     assert load_scene(source, SceneConfig()).train[1].weight() is None
 
 
@@ -231,7 +241,9 @@ def test_a_soft_alpha_edge_keeps_its_colour_when_shrunk(make_scene):
     rgba[:, :31, :3], rgba[:, :31, 3] = 100, 255  # the edge falls inside a reduced pixel
     cv2.imwrite(str(source / "images/img_00.png"), rgba)
     view = load_scene(source, SceneConfig(alpha_mode="background", resolution=2)).train[0]
-    assert view.alpha[0, 15] in (127, 128) and (view.pixels[:, 15] == 100).all()  # half of 255
+    assert (
+        view.alpha is not None and int(view.alpha[0, 15]) in (127, 128) and (view.pixels[:, 15] == 100).all()
+    )  # half of 255
 
 
 @pytest.mark.parametrize("name", ["img_00.png.png", "img_00.png", "IMG_00.PNG", "img_00.jpg"])
@@ -243,8 +255,8 @@ def test_masks_are_found_by_name_and_multiply_alpha(make_scene, name):
     (source / "masks").mkdir()
     cv2.imwrite(str(source / "masks" / name), mask)
     view = load_scene(source, SceneConfig()).train[0]
-    assert view.weight()[:20, :32].min() > 0.95 and view.weight()[:, 32:].eq(0).all()  # JPEG is not exact
-    assert view.weight()[28:].max() < 0.05
+    assert _weight(view)[:20, :32].min() > 0.95 and _weight(view)[:, 32:].eq(0).all()  # JPEG is not exact
+    assert _weight(view)[28:].max() < 0.05
 
 
 def test_a_smaller_mask_is_enlarged_to_its_image(make_scene):
@@ -255,6 +267,7 @@ def test_a_smaller_mask_is_enlarged_to_its_image(make_scene):
     for i in range(2):
         cv2.imwrite(str(source / f"m/img_{i:02d}.png"), mask)
     view = load_scene(source, SceneConfig(masks="m")).train[0]
+    assert view.mask is not None
     assert view.mask[:, :32].eq(255).all() and view.mask[:, 32:].eq(0).all()
     cv2.imwrite(str(source / "m/img_00.png"), np.full((24, 24), 9, np.uint8))
     with pytest.raises(SceneError, match="mask is 24x24"):

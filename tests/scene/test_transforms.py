@@ -12,6 +12,12 @@ import torch
 from scene import SceneConfig, SceneError, load_scene
 
 
+def _weight(view):
+    weight = view.weight()
+    assert weight is not None
+    return weight
+
+
 def _pose(k=0):
     """Camera-to-world with OpenGL axes, standing at (k, 0, 4) and looking down -z."""
     pose = np.eye(4)
@@ -113,12 +119,18 @@ def test_a_blender_scene_holds_out_its_test_file(tmp_path):
     assert len(load_scene(tmp_path, SceneConfig()).train) == 13
 
 
+def test_a_blender_scene_without_a_test_file_holds_out_every_nth(tmp_path):
+    (_blender(tmp_path) / "transforms_test.json").unlink()
+    scene = load_scene(tmp_path, SceneConfig(eval=True))
+    assert [view.name for view in scene.test] == ["train/f_0", "train/f_8"] and len(scene.train) == 7
+
+
 def test_alpha_of_a_blender_scene_is_background_unless_told_otherwise(tmp_path):
     view = load_scene(_blender(tmp_path), SceneConfig()).train[0]
     assert view.mask is None and view.alpha is not None
     assert view.image(torch.ones(3))[:, 10:].eq(1).all() and view.image()[:, 10:].eq(0).all()
     masked = load_scene(tmp_path, SceneConfig(alpha_mode="mask")).train[0]
-    assert masked.alpha is None and masked.weight()[:, 10:].eq(0).all()
+    assert masked.alpha is None and _weight(masked)[:, 10:].eq(0).all()
 
 
 def test_reduced_folders_and_other_folders_replace_the_named_one(tmp_path):
@@ -140,14 +152,14 @@ def test_masks_named_by_frames_or_lying_in_a_folder_are_used(tmp_path):
     (tmp_path / "masks").mkdir()
     for k in range(3):
         cv2.imwrite(str(tmp_path / f"masks/f_{k}.png"), mask)
-    assert load_scene(tmp_path, SceneConfig()).train[0].weight()[:, 32:].eq(0).all()
+    assert _weight(load_scene(tmp_path, SceneConfig()).train[0])[:, 32:].eq(0).all()
     cv2.imwrite(str(tmp_path / "own.png"), 255 - mask)
     path = tmp_path / "transforms.json"
     content = json.loads(path.read_text())
     content["frames"][0]["mask_path"] = "own.png"
     path.write_text(json.dumps(content))
     views = load_scene(tmp_path, SceneConfig()).train
-    assert views[0].weight()[:, :32].eq(0).all() and views[1].weight()[:, 32:].eq(0).all()
+    assert _weight(views[0])[:, :32].eq(0).all() and _weight(views[1])[:, 32:].eq(0).all()
 
 
 def test_the_named_point_cloud_is_read(tmp_path):
