@@ -1,0 +1,196 @@
+"""The command line of training: defaults, then a preset, then what the user typed.
+
+The preset may depend on the scene (how many views it has), and the scene's folder stands on the command
+line; so parsing gives a `Parsed`, whose `resolve` takes the number of training views.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from configs.config_error import ConfigError
+from configs.presets import choose_preset, load_preset
+from configs.saved import load_saved_config
+from configs.scaling import replace_paths, scale_schedules
+from configs.schema import CommandLine, Config
+from configs.values import walk
+from errors import UserError
+
+_SHORT = {"-r": "--resolution"}  # 3DGS habit; the other short names are declared in the schema
+_DESCRIPTION = """Train 3D Gaussians on the photographs of a scene.
+
+Example: python train.py -s scenes/garden -m output/garden --eval --config quick
+
+The options of a room carry its name, as in YAML presets (--densify.every 200); those of the scene carry
+none, and -r is short for --resolution. Options given here win over the preset's."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A command line whose preset may still be open.
+
+    Attributes:
+        config: all that is decided before the scene is read: paths, the scene's options, resume, overwrite,
+            backend, threads, seed, quiet. Schedules and weights are final only in `resolve`'s value.
+        given: dotted paths of the options that the user typed.
+        argv: the arguments, short names spelled out.
+        base: the configuration that the options change (preset or saved run); None while it is open.
+    """
+
+    config: Config
+    given: frozenset[str]
+    argv: tuple[str, ...]
+    base: Config | None
+
+    def resolve(self, n_train_views: int) -> Config:
+        """Returns the final configuration.
+
+        Args:
+            n_train_views: chooses the preset if the user named none.
+
+        Raises:
+            ConfigError: the values do not go together.
+        """
+        if self.base is None:
+            name = choose_preset(n_train_views)
+            base = dataclasses.replace(load_preset(name), config=name, scene=self.config.scene)
+            config = _parse(self.argv, base)
+            config = dataclasses.replace(
+                config, source_path=self.config.source_path, model_path=self.config.model_path, config=name
+            )
+        else:
+            base, config = self.base, self.config
+        if "iterations" in self.given and not config.resume:
+            config = scale_schedules(config, config.iterations / base.iterations, self.given)
+        return config
+
+
+def parse_command_line(argv: Sequence[str] | None = None) -> Parsed:
+    """Parses the arguments of train.py.
+
+    With `--resume` the saved configuration of the run takes the preset's place; schedules then stay as they
+    are, even where `--iterations` makes the run longer.
+
+    Args:
+        argv: the arguments without the program's name; None = the process's.
+
+    Raises:
+        ConfigError: no scene is given, a preset or saved configuration is bad, or options contradict.
+        SystemExit: code 2 for unknown options (with a suggestion), 0 after `--help`.
+    """
+    args = tuple(_spelled_out(sys.argv[1:] if argv is None else argv))
+    given = given_options(args)
+    base = _base(args, given)
+    config = _parse(args, base or Config())
+    if "source_path" not in given and config.source_path == Path():
+        raise ConfigError("no scene given: expected -s FOLDER, a COLMAP folder: add it, or see --help.")
+    source = config.source_path.expanduser().absolute()
+    model = config.model_path.expanduser()
+    if "model_path" not in given:
+        model = _default_output(source)
+    config = dataclasses.replace(config, source_path=source, model_path=model)
+    config.scene.check()
+    return Parsed(config, frozenset(given), args, base)
+
+
+def _default_output(source: Path) -> Path:
+    """Returns output/SCENE_NAME."""
+    return Path("output") / (source.expanduser().resolve().name or "scene")
+
+
+def given_options(argv: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the options typed, by dotted path, with the words after each; unknown ones are left out.
+
+    Only exact names count, as in the parser itself: it takes no abbreviations.
+    """
+    names = {path.removeprefix("scene."): path for path, _ in walk(Config)}
+    names |= {"white_background": "model.background", "sh_degree": "model.sh_degree", "source": "source_path"}
+    short = {"-s": "source_path", "-m": "model_path", "-w": "model.background"}
+    found: dict[str, list[str]] = {}
+    words: list[str] = []
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        path = short.get(flag) or (names.get(_name(flag)) if flag.startswith("--") else None)
+        if path is not None:
+            words = found[path] = [value] if equals else []
+        elif _is_option(word):
+            words = []  # an unknown one: the parser will say so
+        else:
+            words.append(word)
+    return found
+
+
+def _name(flag: str) -> str:
+    """Returns an option's name within its class: no dashes, and no "no_" of a switch that is turned off."""
+    *sections, last = flag.lstrip("-").replace("-", "_").split(".")
+    return ".".join([*sections, last.removeprefix("no_")])
+
+
+def _is_option(word: str) -> bool:
+    """Says whether a word is an option and no value; "-1" is a value."""
+    return len(word) > 1 and word[0] == "-" and not (word[1].isdigit() or word[1] == ".")
+
+
+def _spelled_out(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with the short names that the parser does not know replaced."""
+    pairs = [word.partition("=") for word in argv]
+    return [
+        _SHORT[flag] + equals + value if flag in _SHORT else flag + equals + value
+        for flag, equals, value in pairs
+    ]
+
+
+def _base(argv: Sequence[str], given: dict[str, list[str]]) -> Config | None:
+    """Returns what the options change: the saved run, the named preset, or None where it is still open.
+
+    Raises:
+        ConfigError: from reading it; or `--resume` with another `--config` than the run's.
+    """
+    wanted = (given.get("config") or [""])[0]
+    folder = Path((given.get("model_path") or [""])[0]).expanduser()
+    if "model_path" not in given and given.get("source_path"):
+        folder = _default_output(Path(given["source_path"][0]))
+    if "resume" in given and (folder / "config.yaml").is_file():
+        saved = load_saved_config(folder)
+        if wanted and Path(wanted).stem != Path(saved.config).stem:
+            raise ConfigError(
+                f"--resume: the run in {folder} was started with --config {saved.config}, got {wanted}: "
+                "leave --config out, or start anew in another -m."
+            )
+        return dataclasses.replace(saved, resume=False, overwrite=False)
+    return dataclasses.replace(load_preset(wanted), config=wanted) if wanted else None
+
+
+def _parse(argv: Sequence[str], base: Config) -> Config:
+    """Returns `base` with the options applied."""
+    default = CommandLine(**{item.name: getattr(base, item.name) for item in dataclasses.fields(base)})
+    try:
+        parsed = tyro.cli(
+            CommandLine,
+            default=default,
+            args=list(argv),
+            prog="train.py",
+            description=_DESCRIPTION,
+            use_underscores=True,
+        )
+        config = Config(**{item.name: getattr(parsed, item.name) for item in dataclasses.fields(Config)})
+        same: dict[str, object] = {}
+        if parsed.white_background:
+            same["model.background"] = "white"
+        if parsed.sh_degree is not None:
+            same["model.sh_degree"] = parsed.sh_degree
+        return replace_paths(config, same)
+    except ConfigError:
+        raise
+    except UserError as error:  # a room refused a value; it does not know its section's name
+        option = str(error).partition(":")[0]
+        section = next(
+            (path[: -len(option)] for path in given_options(argv) if path.endswith(f".{option}")), ""
+        )
+        raise ConfigError(f"--{section}{error}" if section else f"command line: {error}") from error

@@ -1,0 +1,75 @@
+"""Presets: YAML files beside this one, found by name or by path."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from configs.config_error import ConfigError
+from configs.scaling import scale_schedules
+from configs.schema import Config
+from configs.values import read_yaml, update
+
+SPARSE_VIEWS = 24
+"""Up to this many training views a scene counts as sparse: the few-shot literature uses 3 to 24."""
+
+_RUN_KEYS = ("format", "source_path", "model_path", "config", "resume", "overwrite")
+
+
+def preset_names() -> list[str]:
+    """Returns the names that `--config` knows."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml"))
+
+
+def choose_preset(n_train_views: int) -> str:
+    """Returns the preset for a scene when none is asked for.
+
+    Args:
+        n_train_views: number of training views after `--eval` and `--n_views`.
+    """
+    return "sparse_view" if n_train_views <= SPARSE_VIEWS else "full_capture"
+
+
+def load_preset(name_or_path: str) -> Config:
+    """Returns the defaults changed by a preset.
+
+    A schedule that the preset does not state is the default's, scaled to the preset's own `iterations`. The
+    config.yaml of an earlier run is a preset too; the paths in it are left out.
+
+    Raises:
+        ConfigError: no such preset or file, an unknown key, or a bad value.
+    """
+    path = find_preset(name_or_path)
+    values = read_yaml(path)
+    values = {key: value for key, value in values.items() if key not in _RUN_KEYS}
+    default = Config()
+    config = update(default, values, str(path))
+    stated = set(_stated(values))
+    return scale_schedules(config, config.iterations / default.iterations, stated)
+
+
+def find_preset(name_or_path: str) -> Path:
+    """Returns the file of a preset.
+
+    Raises:
+        ConfigError: there is none; names a similar one.
+    """
+    shipped = Path(__file__).parent
+    named = shipped / f"{name_or_path}.yaml"
+    if "/" not in name_or_path and named.is_file():
+        return named
+    for path in (Path(name_or_path).expanduser(), shipped.parent / name_or_path):  # also from another folder
+        if path.is_file():
+            return path
+    names = preset_names()
+    similar = difflib.get_close_matches(Path(name_or_path).stem, names, n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"presets: {', '.join(names)}."
+    raise ConfigError(f"--config: no preset or file {name_or_path!r}: {hint}")
+
+
+def _stated(values: dict[str, object], prefix: str = "") -> list[str]:
+    """Returns the dotted paths of all values in nested mappings."""
+    paths: list[str] = []
+    for key, value in values.items():
+        paths += _stated(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    return paths

@@ -1,0 +1,67 @@
+"""OUTPUT/config.yaml: the resolved configuration of a run, written once and read back equal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import yaml
+
+from configs.config_error import ConfigError
+from configs.schema import Config
+from configs.values import read_yaml, to_plain, update
+
+FORMAT = 1
+"""Raised when a key changes its meaning; new keys with defaults do not need it."""
+
+_HEADER = "# The resolved configuration of this run; `--config` takes this file as a preset.\n"
+
+
+def save_config(path: Path, config: Config) -> None:
+    """Writes a configuration; the file is whole or absent whatever happens.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    text = _HEADER + yaml.safe_dump(
+        {"format": FORMAT, **to_plain(config)}, sort_keys=False, allow_unicode=True
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_saved_config(path: Path) -> Config:
+    """Returns the configuration of a run.
+
+    Args:
+        path: its config.yaml, or the output folder that holds it.
+
+    Raises:
+        ConfigError: there is none, it is of a newer format, or a key or value is unknown.
+    """
+    if path.is_dir():
+        path = path / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file: expected the output folder of a run: check -m.")
+    values = read_yaml(path)
+    found = values.pop("format", None)
+    if not isinstance(found, int):
+        raise ConfigError(
+            f"{path}: expected `format: {FORMAT}`: not the configuration of a run of this program."
+        )
+    if found > FORMAT:
+        raise ConfigError(
+            f"{path}: written by a newer version of this program (configuration format {found}, "
+            f"this one reads {FORMAT}): update the program."
+        )
+    return update(Config(), values, str(path))

@@ -1,0 +1,110 @@
+"""What a run can be told: the options of the program itself, and those of each room under its name.
+
+The docstring below a field is its help text on the command line. Fields that count iterations say so in
+their metadata ({"unit": "iterations"}): they are stated for this configuration's own `iterations`, and
+scale with it (scaling.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
+
+from configs.config_error import ConfigError
+from gaussian_model import DensifyConfig, ModelConfig, OptimConfig
+from losses import LossConfig
+from scene import SceneConfig
+
+Flag = FlagCreatePairsOff[bool]
+_ITERATIONS = {"unit": "iterations"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All options of a training run. `Parsed.resolve` gives real paths to the first two.
+
+    Raises:
+        ConfigError: a value has no meaning.
+    """
+
+    source_path: Annotated[
+        Path, arg(aliases=("-s", "--source"), metavar="FOLDER", help_behavior_hint="(required)")
+    ] = Path()
+    """The scene: a COLMAP folder (images, sparse/0), or one with transforms.json."""
+    model_path: Annotated[
+        Path, arg(aliases=("-m",), metavar="FOLDER", help_behavior_hint="(default: output/SCENE_NAME)")
+    ] = Path()
+    """Where everything that comes out is written."""
+    config: Annotated[
+        str, arg(metavar="NAME|FILE", help_behavior_hint="(default: by the number of views)")
+    ] = ""
+    """A preset (quick, sparse_view, full_capture) or a YAML file. Options on the command line win over it.
+    Without it: sparse_view for up to 24 training views, else full_capture."""
+    iterations: int = 30_000
+    """Length of the training. Changing it scales every schedule that is not given on the command line too."""
+    backend: Literal["auto", "gsplat", "cpu", "reference"] = "auto"
+    """Rasterizer: gsplat (CUDA), cpu (C++, all cores), reference (plain torch, slow, exact). auto: gsplat
+    where there is a GPU, else cpu."""
+    threads: int = 0
+    """CPU threads; 0 = all cores. The result is the same for any number."""
+    seed: int = 0
+    """Seed of everything random. The same seed on the CPU gives the same bits."""
+    resume: Flag = False
+    """Go on from the last checkpoint in the output folder, with its configuration."""
+    overwrite: Flag = False
+    """Replace the run that is in the output folder."""
+    test_iterations: tuple[int, ...] = field(default=(), metadata=_ITERATIONS)
+    """Evaluate the test views after these iterations, besides the last."""
+    save_iterations: tuple[int, ...] = field(default=(), metadata=_ITERATIONS)
+    """Write the Gaussians as .ply after these iterations, besides the last."""
+    checkpoint_iterations: tuple[int, ...] = field(default=(), metadata=_ITERATIONS)
+    """Write checkpoints to keep after these iterations, besides the last."""
+    checkpoint_every: int = 1000
+    """Also write a checkpoint every so many iterations (0 = never), of which the last ones stay."""
+    keep_checkpoints: int = 2
+    """How many of those stay; 0 = all."""
+    log_every: int = 10
+    """Iterations between two points of the TensorBoard curves."""
+    quiet: Flag = False
+    """Show no progress bar and no progress lines."""
+
+    scene: Annotated[SceneConfig, OmitArgPrefixes] = field(default_factory=SceneConfig)
+    """The scene: images, masks, resolution, held-out views."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The Gaussians."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Learning rates."""
+    densify: DensifyConfig = field(default_factory=DensifyConfig)
+    """Where Gaussians are added and removed."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights of the loss terms."""
+
+    def __post_init__(self) -> None:
+        """Refuses values with no meaning.
+
+        Raises:
+            ConfigError: names the option.
+        """
+        for name in ("iterations", "threads", "seed", "log_every", "checkpoint_every", "keep_checkpoints"):
+            bound = 1 if name in ("iterations", "log_every") else 0
+            if getattr(self, name) < bound:
+                raise ConfigError(
+                    f"{name}: expected at least {bound}, got {getattr(self, name)}: change --{name}."
+                )
+        for name in ("test_iterations", "save_iterations", "checkpoint_iterations"):
+            if any(iteration < 1 for iteration in getattr(self, name)):
+                got = list(getattr(self, name))
+                raise ConfigError(f"{name}: iterations count from 1, got {got}: change --{name}.")
+
+
+@dataclass(frozen=True)
+class CommandLine(Config):
+    """`Config` and the options that exist on the command line only, as other names for its fields."""
+
+    white_background: Annotated[Flag, arg(aliases=("-w",))] = False
+    """The same as --model.background white (the name that 3DGS uses)."""
+    sh_degree: Annotated[int | None, arg(help_behavior_hint="")] = None
+    """The same as --model.sh_degree (the name that 3DGS uses)."""

@@ -1,0 +1,201 @@
+"""Between YAML's plain values and the frozen dataclasses, strictly both ways.
+
+Reading accepts exactly what a field's type says and names the file, the key and what came for everything
+else; nothing is ignored and nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from configs.config_error import ConfigError
+from errors import UserError
+
+T = TypeVar("T")
+
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, but a key given twice is an error instead of the last one silently winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice (line {line})"
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping of names to values (or nothing).
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or holds something else.
+    """
+    try:
+        content = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot read the configuration ({error.strerror}): check the path."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: expected a YAML text file in UTF-8, got other bytes: check the path."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1})" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise ConfigError(f"{path}: not valid YAML{place}: {problem}: mend the file.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected lines `key: value`, got {_shown(content)}: mend the file.")
+    return content
+
+
+def update(base: T, values: Mapping[Any, Any], where: str, prefix: str = "", root: type | None = None) -> T:
+    """Returns a frozen dataclass with the fields named in `values` replaced, nested ones key by key.
+
+    Args:
+        base: the dataclass instance.
+        values: plain values as YAML gives them.
+        where: the file, for messages.
+        prefix: the dotted path of `base` within the whole, ending in a dot.
+        root: the outermost dataclass, searched for suggestions.
+
+    Raises:
+        ConfigError: an unknown key (with a suggestion), a value of another type, or one out of range.
+    """
+    kind: Any = type(base)
+    hints = typing.get_type_hints(kind)
+    changed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(_unknown(str(key), list(hints), where, prefix, root or kind))
+        path = f"{prefix}{key}"
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where}: {path}: expected a section of keys, got {_shown(value)}.")
+            changed[key] = update(getattr(base, key), value, where, f"{path}.", root or kind)
+        else:
+            changed[key] = _read(hints[key], value, f"{where}: {path}")
+    try:
+        return dataclasses.replace(base, **changed)  # type: ignore[type-var]
+    except UserError as error:
+        raise ConfigError(f"{where}: {prefix}{error}") from error
+
+
+def to_plain(value: Any) -> Any:
+    """Returns a dataclass as dicts, lists and primitives: what YAML and checkpoints hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def walk(kind: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Yields the dotted path and the field of every option of a dataclass, sections opened."""
+    hints = typing.get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[item.name]):
+            yield from walk(hints[item.name], f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", item
+
+
+def _unknown(key: str, known: list[str], where: str, prefix: str, root: type) -> str:
+    """Returns the message for an unknown key: a similar one here, or the same one in another section."""
+    elsewhere = [path for path, _ in walk(root) if path.rsplit(".", 1)[-1] == key]
+    if elsewhere:
+        hint = f"did you mean {elsewhere[0]!r} (indentation)?"
+    else:
+        similar = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        hint = (
+            f"did you mean {prefix + similar[0]!r}?"
+            if similar
+            else f"known here: {', '.join(sorted(known))}."
+        )
+    return f"{where}: unknown key {prefix + key!r}: {hint}"
+
+
+def _read(hint: Any, value: Any, where: str) -> Any:
+    """Returns a plain value as the type `hint`, or raises ConfigError."""
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        if value in choices and type(value) in {type(choice) for choice in choices}:
+            return value
+        similar = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+        hint_text = f": did you mean {similar[0]}?" if similar else "."
+        raise ConfigError(
+            f"{where}: expected one of {', '.join(map(str, choices))}, got {_shown(value)}{hint_text}"
+        )
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in choices:
+            return None
+        members = [choice for choice in choices if choice is not type(None)]
+        for member in members[:-1]:
+            try:
+                return _read(member, value, where)
+            except ConfigError:
+                continue
+        return _read(members[-1], value, where)
+    if origin in (tuple, list):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: expected a list, got {_shown(value)}: write [a, b].")
+        if origin is tuple and choices[-1] is not Ellipsis and len(choices) != len(value):
+            raise ConfigError(f"{where}: expected {len(choices)} values, got {len(value)}.")
+        hints = choices if origin is tuple and choices[-1] is not Ellipsis else choices[:1] * len(value)
+        return origin(_read(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
+    return _read_primitive(hint, value, where)
+
+
+def _read_primitive(hint: Any, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4, which has no dot, as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if hint is float and type(value) in (int, float) and not math.isnan(value):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint in (bool, int, str) and type(value) is hint:
+        return value
+    if hint not in _NAMES:
+        raise TypeError(f"{where}: no rule for reading {hint}")
+    advice = ": put it in quotes." if hint is str and not isinstance(value, (dict, list)) else "."
+    raise ConfigError(f"{where}: expected {_NAMES[hint]}, got {_shown(value)}{advice}")
+
+
+def _shown(value: Any) -> str:
+    """Returns a value as a user wrote it, roughly, and short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a section of keys"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,264 @@
+"""Defaults, then the preset, then what was typed; schedules follow the length of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import (
+    Config,
+    ConfigError,
+    choose_preset,
+    load_preset,
+    parse_command_line,
+    save_config,
+    scale_schedules,
+)
+from configs.command_line import given_options
+from configs.scaling import schedule_fields
+from configs.schema import CommandLine
+from configs.values import walk
+from errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parse(*words, views=100):
+    return parse_command_line(["-s", "scenes/garden", *words]).resolve(views)
+
+
+def test_options_win_over_the_preset_and_the_preset_over_defaults(tmp_path):
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("seed: 5\nloss: {lambda_dssim: 0.4}\ndensify: {prune_scale: 0.3}\n")
+    config = parse("--config", str(preset), "--loss.lambda_dssim", "0.1")
+    assert (config.seed, config.loss.lambda_dssim, config.densify.prune_scale) == (5, 0.1, 0.3)
+    assert config.densify.clone_scale == Config().densify.clone_scale
+
+
+@pytest.mark.parametrize("name", ["quick", "configs/quick.yaml", str(ROOT / "configs" / "quick.yaml")])
+def test_a_preset_is_found_by_name_and_by_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # also from another folder
+    assert parse("--config", name).iterations == load_preset("quick").iterations
+    assert parse(f"--config={name}").config == name
+
+
+def test_an_unknown_preset_suggests_one():
+    with pytest.raises(ConfigError, match=r"no preset or file 'quik': did you mean quick\?"):
+        parse("--config", "quik")
+    with pytest.raises(ConfigError, match=r"presets: full_capture, quick, sparse_view"):
+        parse("--config", "zzz")
+
+
+@pytest.mark.parametrize(("views", "name"), [(3, "sparse_view"), (24, "sparse_view"), (25, "full_capture")])
+def test_without_a_preset_the_number_of_training_views_chooses(views, name):
+    assert choose_preset(views) == name
+    config = parse("--loss.lambda_dssim", "0.3", "-r", "4", views=views)
+    base = load_preset(name)
+    assert config.config == name and config.iterations == base.iterations and config.densify == base.densify
+    assert config.loss.lambda_dssim == 0.3 and config.scene.resolution == 4
+
+
+def test_a_named_preset_is_kept_whatever_the_number_of_views():
+    assert parse("--config", "quick", views=3).config == "quick"
+
+
+@pytest.mark.parametrize("name", ["quick", "sparse_view", "full_capture"])
+def test_shipped_presets_leave_the_scene_alone_since_they_are_chosen_after_reading_it(name):
+    assert load_preset(name).scene == Config().scene
+
+
+def test_the_habits_of_3dgs_work():
+    config = parse("-m", "out", "-r", "2", "--eval", "-w", "--sh_degree", "1", "--test_iterations", "7", "9")
+    assert config.source_path == Path("scenes/garden").absolute() and config.model_path == Path("out")
+    assert config.scene.resolution == 2 and config.scene.eval
+    assert config.model.background == "white" and config.model.sh_degree == 1
+    assert config.test_iterations == (7, 9)
+    assert parse("--white_background", "-r=-1", "--source_path", "b").model.background == "white"
+    assert parse("--source", "b").source_path == Path("b").absolute()
+    assert parse("--resolution", "-1").scene.resolution == -1
+
+
+def test_the_output_folder_is_named_after_the_scene(tmp_path):
+    assert parse().model_path == Path("output/garden")
+    assert parse("--source_path", str(tmp_path / "a b" / "")).model_path == Path("output/a b")
+    assert parse("-m", ".").model_path == Path(".")
+
+
+def test_a_scene_must_be_given():
+    with pytest.raises(ConfigError, match="no scene given: expected -s"):
+        parse_command_line(["--config", "quick"])
+
+
+def test_changing_the_length_scales_every_schedule_that_is_not_typed():
+    base = load_preset("full_capture")
+    config = parse("--config", "full_capture", "--iterations", str(base.iterations // 2))
+    assert config.densify.stop == base.densify.stop // 2
+    assert config.densify.reset_every == base.densify.reset_every // 2
+    assert config.optim.sh_degree_interval == base.optim.sh_degree_interval // 2
+    assert config.test_iterations == tuple(i // 2 for i in base.test_iterations)
+    assert config.log_every == base.log_every and config.checkpoint_every == base.checkpoint_every
+
+
+@pytest.mark.parametrize("typed", ["--densify.stop {}", "--densify.stop={}", "--densify.stop {} --eval"])
+def test_a_typed_schedule_stays_even_if_it_equals_the_preset(typed):
+    stop = load_preset("full_capture").densify.stop
+    words = typed.format(stop).split()
+    config = parse("--config", "full_capture", "--iterations", "3000", *words)
+    assert config.densify.stop == stop
+    assert config.densify.start == load_preset("full_capture").densify.start // 10
+
+
+def test_the_same_length_typed_changes_nothing():
+    base = load_preset("sparse_view")
+    assert parse("--config", "sparse_view", "--iterations", str(base.iterations)).densify == base.densify
+
+
+def test_scaling_reaches_every_field_that_counts_iterations():
+    paths = schedule_fields(Config)
+    assert {"densify.start", "densify.stop", "optim.sh_degree_interval", "test_iterations"} <= set(paths)
+    config = dataclasses.replace(load_preset("full_capture"), save_iterations=(7000, 7001, 30000))
+    doubled = scale_schedules(config, 2.0)
+    for path in paths:
+        before: Any = config
+        after: Any = doubled
+        for name in path.split("."):
+            before, after = getattr(before, name), getattr(after, name)
+        expected = tuple(2 * i for i in before) if isinstance(before, tuple) else 2 * before
+        assert after == expected, path
+
+
+def test_scaling_rounds_keeps_at_least_one_and_leaves_zero_as_never():
+    densify = dataclasses.replace(Config().densify, start=7, every=100, reset_every=0)
+    config = dataclasses.replace(Config(), densify=densify, test_iterations=(100, 150, 30_000))
+    short = scale_schedules(config, 1 / 300)
+    assert (short.densify.start, short.densify.every, short.densify.reset_every) == (1, 1, 0)
+    assert short.test_iterations == (1, 100)  # neighbours that became equal are one
+
+
+def test_what_a_preset_leaves_out_scales_from_the_defaults_to_its_length(tmp_path):
+    preset = tmp_path / "a.yaml"
+    preset.write_text("iterations: 3000\ndensify: {start: 500}\n")
+    densify = load_preset(str(preset)).densify
+    assert densify.start == 500 and densify.stop == Config().densify.stop // 10
+
+
+def test_the_configuration_of_a_run_is_a_preset_without_its_paths(tmp_path):
+    config = parse("--config", "quick", "--seed", "7", "-m", "first", "--iterations", "500")
+    save_config(tmp_path / "config.yaml", config)
+    again = parse("--config", str(tmp_path / "config.yaml"), "-m", "second")
+    assert again.seed == 7 and again.model_path == Path("second") and again.densify == config.densify
+    assert (
+        parse("--config", str(tmp_path / "config.yaml"), "--iterations", "1000").densify
+        == load_preset("quick").densify
+    )
+
+
+def test_resuming_takes_the_configuration_of_the_run(tmp_path):
+    config = dataclasses.replace(
+        parse("--config", "quick", "--seed", "7", "--iterations", "500"), model_path=tmp_path
+    )
+    save_config(tmp_path / "config.yaml", config)
+    resumed = parse_command_line(["-m", str(tmp_path), "--resume", "--quiet"]).resolve(100)
+    assert resumed == dataclasses.replace(config, resume=True, quiet=True)
+    # the command of the run with --resume added means the same
+    same = [
+        "-s",
+        "scenes/garden",
+        "-m",
+        str(tmp_path),
+        "--config",
+        "quick",
+        "--seed",
+        "7",
+        "--iterations",
+        "500",
+    ]
+    assert parse_command_line([*same, "--resume"]).resolve(100) == dataclasses.replace(config, resume=True)
+
+
+def test_a_resumed_run_can_be_made_longer_without_moving_its_schedule(tmp_path):
+    save_config(tmp_path / "config.yaml", parse("--config", "quick"))
+    longer = parse_command_line(["-m", str(tmp_path), "--resume", "--iterations", "4000"]).resolve(100)
+    assert longer.iterations == 4000 and longer.densify == load_preset("quick").densify
+
+
+def test_resuming_with_another_preset_is_refused(tmp_path):
+    save_config(tmp_path / "config.yaml", parse("--config", "quick"))
+    with pytest.raises(ConfigError, match="was started with --config quick, got full_capture"):
+        parse_command_line(["-m", str(tmp_path), "--resume", "--config", "full_capture"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--iterations", "0"], "iterations: expected at least 1, got 0"),
+        (["--threads", "-1"], "threads: expected at least 0"),
+        (["--test_iterations", "0"], "test_iterations: iterations count from 1"),
+        (["--densify.every", "0"], r"--densify\.every: expected at least 1"),
+        (["--n_views", "-3"], "n_views"),
+        (["--resolution", "3"], "resolution"),
+    ],
+)
+def test_a_value_without_meaning_is_refused_by_name(words, message):
+    with pytest.raises(UserError, match=message):
+        parse(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (["--densfy.start", "3"], "--densify.start"),
+        (["--n-view", "3"], "--n_views"),
+        (["--seed", "x"], "--seed"),
+    ],
+)
+def test_an_unknown_option_or_bad_value_exits_with_2_and_a_suggestion(words, suggestion, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(*words)
+    assert end.value.code == 2
+    assert suggestion in capsys.readouterr().err
+
+
+def test_typed_options_are_found_in_every_spelling():
+    words = "-s a --densify.stop=3 --no-eval --n-views 3 -w --resolution -1 --sh_degree 2 --unknown 5".split()
+    assert given_options(words) == {
+        "source_path": ["a"], "densify.stop": ["3"], "scene.eval": [], "scene.n_views": ["3"],
+        "model.background": [], "scene.resolution": ["-1"], "model.sh_degree": ["2"],
+    }  # fmt: skip
+
+
+def test_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_command_line(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for option in (
+        "--source_path",
+        "-m FOLDER",
+        "--config NAME|FILE",
+        "--n_views",
+        "--densify.stop",
+        "--loss.",
+        "-w,",
+    ):
+        assert option in text
+    flat = "".join(character for character in text if character not in "│ \n")
+    for path, _ in walk(CommandLine):
+        name = path.removeprefix("scene.")
+        start = flat.index("--" + name)
+        assert len(flat[start : start + 400].split("(default", 1)[0]) > len(name) + 20, (
+            f"--{name} has no help"
+        )
+
+
+def test_parsing_needs_no_gpu_kernels_and_no_tensorboard():
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import configs; "
+        "assert not {'tensorboard', 'gsplat'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(ROOT)], check=True)
