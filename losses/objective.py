@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,8 +35,8 @@ class Objective:
         target: Tensor,
         weight: Tensor | None,
         *,
-        linear_scales: Tensor,
-        linear_opacities: Tensor,
+        linear_scales: Callable[[], Tensor],
+        linear_opacities: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
         """The weighted terms of one view; their sum is what to minimise.
 
@@ -43,8 +44,8 @@ class Objective:
             render: one camera's output (C = 1).
             target: true image [H, W, 3] in [0, 1].
             weight: pixel weights [H, W] (mask times confidence), or None.
-            linear_scales: [N, 3] world units.
-            linear_opacities: [N] in [0, 1].
+            linear_scales: gives [N, 3] in world units; asked only where a term needs it.
+            linear_opacities: gives [N] in [0, 1]; likewise.
 
         Returns:
             Scalars by name: l1, dssim, and the regularisers that are switched on.
@@ -52,8 +53,10 @@ class Objective:
         share = self.config.lambda_dssim
         l1, similarity = l1_and_ssim(render.color[0], target, weight)
         terms = {"l1": (1 - share) * l1, "dssim": share * (1 - similarity)}
-        if self.config.opacity_reg > 0 and len(linear_opacities):
-            terms["opacity_reg"] = self.config.opacity_reg * linear_opacities.mean()
-        if self.config.scale_reg > 0 and len(linear_scales):
-            terms["scale_reg"] = self.config.scale_reg * linear_scales.mean()
+        for name, factor, values in (
+            ("opacity_reg", self.config.opacity_reg, linear_opacities),
+            ("scale_reg", self.config.scale_reg, linear_scales),
+        ):
+            if factor > 0 and (tensor := values()).numel():
+                terms[name] = factor * tensor.mean()
         return terms

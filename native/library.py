@@ -74,11 +74,15 @@ def _address(tensor: Tensor) -> int:
 
 
 def set_threads(n: int) -> None:
-    """Sets the number of threads of the kernels and of torch (n >= 1); results do not depend on it."""
+    """Sets the number of threads of torch and of the kernels (n >= 1); results do not depend on it.
+
+    Compiles nothing: a library that is loaded later starts with torch's number.
+    """
     if n < 1:
         raise ValueError(f"threads: expected at least 1, got {n}")
     torch.set_num_threads(n)
-    library().fs_set_threads(n)
+    if library.cache_info().currsize:
+        library().fs_set_threads(n)
 
 
 def get_threads() -> int:

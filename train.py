@@ -1,0 +1,269 @@
+"""Trains 3D Gaussians on the photographs of a scene. This page is the map of the whole program.
+
+    python train.py -s scenes/garden -m output/garden --eval --config quick
+
+A scene is loaded, Gaussians start from its points, and every iteration renders one random training
+view, compares it with its photograph, moves the Gaussians, and now and then adds and removes some.
+Each step below is one call into a room (folder) of the same name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from configs import Config, parse_command_line, save_config, to_plain  # noqa: E402
+from engine import (  # noqa: E402
+    OutputFolder,
+    StopRequest,
+    Tracker,
+    TrainingState,
+    checkpoint_path,
+    claim_output,
+    device_for,
+    is_due,
+    latest_checkpoint,
+    load_checkpoint,
+    peak_memory_gib,
+    restore,
+    run_command,
+    save_checkpoint,
+    seed_everything,
+)
+from engine.atomic import atomic_write  # noqa: E402
+from evaluation import Report, evaluate, load_perceptual, write_report  # noqa: E402
+from gaussian_model import (  # noqa: E402
+    GaussianAdam,
+    Gaussians,
+    active_sh_degree,
+    build_densifier,
+    save_ply,
+    set_learning_rates,
+)
+from losses import Objective  # noqa: E402
+from native import set_threads  # noqa: E402
+from rasterizer import resolve_backend  # noqa: E402
+from scene import Scene, View, ViewSampler, load_scene, write_cameras_json  # noqa: E402
+
+SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
+HISTOGRAMS = 10  # how often in a run the distributions are logged
+
+
+def main() -> None:
+    """Checks the input, then trains; nothing is written before the input has proved good."""
+    parsed = parse_command_line()
+    OutputFolder(parsed.config.model_path).check(
+        resume=parsed.config.resume, overwrite=parsed.config.overwrite
+    )
+    set_threads(parsed.config.threads or len(os.sched_getaffinity(0)))
+    backend = resolve_backend(parsed.config.backend)
+    scene = load_scene(parsed.config.source_path, parsed.config.scene)
+    config = parsed.resolve(len(scene.train))
+    with claim_output(config.model_path, resume=config.resume, overwrite=config.overwrite) as output:
+        train(config, scene, output, backend)
+
+
+def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> None:
+    """Runs the optimisation from its start, or from the last checkpoint, to its end."""
+    device = device_for(backend)
+    state = start(config, scene, output, device)
+    gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
+    objective = Objective(config.loss)
+    views = [view.to(device) for view in scene.train]
+    first, clock = state.iteration, time.perf_counter()
+
+    with (
+        StopRequest() as stop,
+        Tracker(output.path, config.iterations, start=first, log_every=config.log_every, quiet=config.quiet) as tracker,
+    ):
+        tracker.message(describe(config, scene, gaussians, backend))
+        for iteration in range(first + 1, config.iterations + 1):
+            set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
+            view = views[state.sampler.next()]
+            background = choose_background(config, state.generator).to(device)
+            image = view.image(background)
+
+            render = gaussians.render(
+                view.camera,
+                background=background,
+                sh_degree=active_sh_degree(config.optim, iteration, gaussians.max_sh_degree),
+                depth=None,
+                absgrad=densifier.wants_absgrad,
+                antialiased=config.model.antialiased,
+                backend=backend,
+            )
+            render.info["means2d"].retain_grad()
+            terms = objective(
+                render,
+                image,
+                view.weight(),
+                linear_scales=gaussians.linear_scales,
+                linear_opacities=gaussians.linear_opacities,
+            )
+            torch.stack(list(terms.values())).sum().backward()
+            densifier.collect(render.info)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            densifier.refine(iteration, gaussians, optimizer)
+            state.iteration = iteration
+
+            tracker.losses(iteration, terms)
+            if is_due(iteration, every=config.log_every):
+                tracker.scalars(iteration, {"metrics/psnr_train": training_psnr(render.color[0], image)})
+            tracker.bar(iteration, len(gaussians), optimizer, (view.camera.width, view.camera.height))
+            with tracker.paused():
+                if is_due(iteration, at=config.test_iterations, last=config.iterations):
+                    report = show(config, scene, gaussians, backend, tracker, iteration)
+                if is_due(iteration, every=max(1, config.iterations // HISTOGRAMS)):
+                    tracker.histograms(iteration, gaussians)
+                if is_due(iteration, at=config.save_iterations, last=config.iterations):
+                    save_ply(output.point_cloud(iteration), gaussians)
+                checkpoint_due = is_due(
+                    iteration, config.checkpoint_iterations, config.checkpoint_every, last=config.iterations
+                )
+                if checkpoint_due or stop.requested:
+                    save_checkpoint(
+                        checkpoint_path(output.checkpoints, iteration),
+                        state,
+                        to_plain(config),
+                        keep=config.keep_checkpoints,
+                        protected=config.checkpoint_iterations,
+                    )
+            if stop.requested and iteration < config.iterations:
+                stop.leave()
+
+    if first >= config.iterations:
+        print(f"nothing left to do: the run is at iteration {first}; raise --iterations to go on")
+        return
+    finish(config, scene, output, state, report, backend, (config.iterations - first, time.perf_counter() - clock))
+
+
+def start(config: Config, scene: Scene, output: OutputFolder, device: torch.device) -> TrainingState:
+    """The state before the first iteration, or as the last checkpoint left it."""
+    generator = seed_everything(config.seed)
+    gaussians = Gaussians.from_scene(scene, config.model, generator).to(device)
+    state = TrainingState(
+        gaussians=gaussians,
+        optimizer=GaussianAdam(gaussians, config.optim, scene.extent),
+        densifier=build_densifier(config.densify, scene.extent, generator),
+        sampler=ViewSampler(len(scene.train), generator),
+        generator=generator,
+    )
+    last = latest_checkpoint(output.checkpoints) if config.resume else None
+    if last is not None:
+        restore(state, load_checkpoint(last))
+    else:
+        save_ply(output.input_ply, gaussians)
+        write_cameras_json(output.cameras, [*scene.train, *scene.test])
+    save_config(output.config, config)
+    return state
+
+
+def choose_background(config: Config, generator: torch.Generator) -> Tensor:
+    """The colour [3] behind the Gaussians of one iteration."""
+    if config.model.background == "random":
+        return torch.rand(3, generator=generator)
+    return torch.full((3,), 1.0 if config.model.background == "white" else 0.0)
+
+
+@torch.no_grad()
+def training_psnr(image: Tensor, target: Tensor) -> Tensor:
+    """PSNR in dB of a render [H, W, 3] that is not yet rounded to 8 bits; only for the curve and the bar."""
+    return -10 * torch.log10((image.clamp(0, 1) - target).square().mean().clamp_min(1e-10))
+
+
+def evaluation_background(config: Config) -> Tensor:
+    """White or black; where training draws random ones, black."""
+    return torch.full((3,), 1.0 if config.model.background == "white" else 0.0)
+
+
+@torch.no_grad()
+def show(
+    config: Config, scene: Scene, gaussians: Gaussians, backend: str, tracker: Tracker, iteration: int
+) -> Report:
+    """Evaluates the test views and shows figures and images of some views in TensorBoard."""
+    background = evaluation_background(config).to(gaussians.device)
+
+    def render(view: View):  # noqa: ANN202
+        return gaussians.render(
+            view.camera,
+            background=background,
+            sh_degree=active_sh_degree(config.optim, iteration, gaussians.max_sh_degree),
+            depth=config.model.depth_mode,
+            antialiased=config.model.antialiased,
+            backend=backend,
+        )
+
+    last = iteration == config.iterations
+    perceptual = load_perceptual(gaussians.device) if last and scene.test else None
+    report = evaluate(scene.test, render, background=background, perceptual=perceptual, progress="test views")
+    if scene.test:
+        mean = report.mean
+        tracker.write(iteration, {"metrics/psnr_test": mean.psnr, "metrics/ssim_test": mean.ssim})
+        tracker.message(f"iteration {iteration}: test PSNR {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f}")
+    for split, views in (("test", scene.test), ("train", scene.train)):
+        for view in views[:SHOWN_VIEWS]:
+            output = render(view)
+            tracker.images(
+                iteration, f"{split}/{view.stem}", rendered=output.color[0], true=view.image(background.cpu()), depth=output.depth[0]
+            )
+    return report
+
+
+def describe(config: Config, scene: Scene, gaussians: Gaussians, backend: str) -> str:
+    """One line about what starts."""
+    camera = scene.train[0].camera
+    threads = torch.get_num_threads()
+    where = backend if backend == "gsplat" else f"{backend} ({threads} thread{'s' if threads > 1 else ''})"
+    return (
+        f"{scene.source.name}: {len(scene.train)} training and {len(scene.test)} test views, "
+        f"{camera.width}x{camera.height}; {len(gaussians):,} Gaussians; preset {config.config}, "
+        f"{config.iterations:,} iterations on {where}"
+    )
+
+
+def finish(
+    config: Config,
+    scene: Scene,
+    output: OutputFolder,
+    state: TrainingState,
+    report: Report,
+    backend: str,
+    work: tuple[int, float],
+) -> None:
+    """Writes the run's figures and says where everything is."""
+    iterations, seconds = work
+    summary = {
+        "preset": config.config,
+        "iterations": config.iterations,
+        "iterations_of_this_process": iterations,
+        "seconds_of_this_process": round(seconds, 1),
+        "gaussians": len(state.gaussians),
+        "peak_memory_gib": round(peak_memory_gib(), 3),
+        "backend": backend,
+        "threads": torch.get_num_threads(),
+        "train_views": len(scene.train),
+        "test_views": len(scene.test),
+    }
+    with atomic_write(output.path / "summary.json") as file:
+        file.write((json.dumps(summary, indent=2) + "\n").encode())
+    if scene.test:
+        write_report(output.path, report, config.iterations)
+        print(report.table("test"))
+    print(
+        f"{len(state.gaussians):,} Gaussians, {iterations:,} iterations in {seconds:.0f} s "
+        f"({iterations / seconds:.2f} it/s with evaluation), peak memory {peak_memory_gib():.2f} GiB\n"
+        f"Gaussians: {output.point_cloud(config.iterations)}\n"
+        f"pictures:  python render.py -m {output.path}\n"
+        f"curves:    tensorboard --logdir {output.path}"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
