@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from . import still_life
-from .lighting import bake
-from .model import write_model
-from .photograph import Station, photograph, stations
+from scene.synthetic import still_life
+from scene.synthetic.lighting import bake
+from scene.synthetic.model import write_model
+from scene.synthetic.photograph import Station, photograph, stations
 
 __all__ = ["Station", "write_synthetic_scene"]
 
@@ -33,11 +33,11 @@ def write_synthetic_scene(
     seed: int = 0,
     points: int = 3000,
 ) -> None:
-    """Writes a COLMAP scene with images, a sparse model and depth maps; a test scene for any splatting trainer.
+    """Writes a COLMAP scene with images, a sparse model and depth maps.
 
-    Pixels are written losslessly. The cameras go around about a third of a circle at changing heights and look at the middle of a
-    table. Two views that are neighbours in the list are neighbours in space; the first stands
-    within the arc, so that holding out every 8th (0, 8, ...) extrapolates nowhere.
+    Pixels are written losslessly. The cameras go around about a third of a circle at changing heights
+    and look at the middle of a table. Views that are neighbours in the list are neighbours in space;
+    the first stands within the arc, so that holding out every 8th (0, 8, ...) extrapolates nowhere.
 
     Args:
         folder: Receives `images/view_000.png` ..., `sparse/0/{cameras,images,points3D}.bin` and
@@ -56,20 +56,16 @@ def write_synthetic_scene(
     folder = Path(folder)
     for part in ("images", "depth", "sparse/0"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    world, window = still_life.build(rng), still_life.window()
-    maps = bake(world, window, rng, detail=float(np.clip(width / 450, 0.25, 1.5)))
-    cameras = stations(n_views, width, height, rng)
-    images, depths = [], []
-    bar = tqdm(total=n_views, desc="synthetic scene", unit="view", disable=None)
-    with bar, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # numpy releases the GIL
-        for camera, (image, depth) in zip(
-            cameras, pool.map(lambda c: photograph(world, maps, window, c), cameras), strict=True
-        ):
-            images.append(image)
-            depths.append(depth)
-            bar.update()
+    # one generator each, so that the number of views or pixels changes nothing else
+    for_world, for_light, for_cameras, for_points = np.random.default_rng(seed).spawn(4)
+    world, window = still_life.build(for_world), still_life.window()
+    maps = bake(world, window, for_light, detail=float(np.clip(width / 450, 0.2, 1.5)))
+    cameras = stations(n_views, width, height, for_cameras)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # numpy releases the GIL
+        taken = pool.map(lambda camera: photograph(world, maps, window, camera), cameras)
+        bar = tqdm(taken, total=n_views, desc="synthetic scene", unit="view", disable=None)
+        images, depths = (list(part) for part in zip(*bar, strict=True))
     for camera, image, depth in zip(cameras, images, depths, strict=True):
         cv2.imwrite(str(folder / "images" / camera.name), image[..., ::-1])
         np.save(folder / "depth" / f"{Path(camera.name).stem}.npy", depth)
-    write_model(folder / "sparse" / "0", world, cameras, images, depths, points, rng)
+    write_model(folder / "sparse" / "0", world, cameras, images, depths, points, for_points)

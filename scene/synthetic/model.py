@@ -13,10 +13,10 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from .photograph import Station
-from .shapes import dot
-from .textures import Array
-from .world import World
+from scene.synthetic.photograph import Station
+from scene.synthetic.shapes import dot, unit
+from scene.synthetic.textures import Array
+from scene.synthetic.world import World
 
 _BORDER = 3  # pixels from the picture's edge that detectors leave out
 _POSITION_NOISE = 0.3  # pixels worth of error in a point's position, per axis
@@ -65,8 +65,8 @@ def write_model(
         reconstruction.add_image_with_trivial_frame(image, pose)
     for column, point in enumerate(keep):
         track = pycolmap.Track()
-        for k in np.flatnonzero(seen[:, point]):
-            track.add_element(int(k) + 1, int(index[k, column]))
+        for observer in np.flatnonzero(seen[:, point]):
+            track.add_element(int(observer) + 1, int(index[observer, column]))
         scale = _pixel_size(cameras, xyz[:, point], seen[:, point])
         noisy = xyz[:, point] + rng.normal(0, _POSITION_NOISE * scale, 3)
         reconstruction.add_point3D(noisy, track, rgb[point])
@@ -92,7 +92,7 @@ def _candidates(
         inside = (slice(_BORDER, -_BORDER),) * 2 if min(strength.shape) > 4 * _BORDER else (slice(None),) * 2
         inner[inside] = strength[inside]
         weight = inner.ravel() / inner.sum(dtype=np.float64)
-        pick = rng.choice(weight.size, size=min(each, np.count_nonzero(weight)), replace=False, p=weight)
+        pick = rng.choice(weight.size, size=min(each, int(np.count_nonzero(weight))), replace=False, p=weight)
         y, x = np.divmod(pick, camera.width)
         ray = camera.rays((x + 0.5).astype(np.float32), (y + 0.5).astype(np.float32))
         xyz.append(camera.center[:, None] + ray.astype(np.float64) * depth[y, x])
@@ -112,7 +112,7 @@ def _matches(
         inside &= (spot[0] < camera.width - _BORDER) & (spot[1] < camera.height - _BORDER)
         to = (xyz - camera.center[:, None]).astype(np.float32)
         distance = np.sqrt(dot(to, to))
-        direction = to / distance
+        direction = unit(to)
         o = np.repeat(camera.center[:, None], to.shape[1], axis=1)
         first, _ = world.cast(o, direction)
         seen.append(inside & (np.abs(first - distance) < 2e-3 * distance))  # f32 and grazing incidence

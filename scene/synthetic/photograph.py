@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .lighting import LightMap, Window, shade, sky
-from .shapes import dot
-from .textures import Array
-from .world import World
+from scene.synthetic.lighting import LightMap, Window, shade, sky
+from scene.synthetic.shapes import dot
+from scene.synthetic.textures import Array
+from scene.synthetic.world import World
 
 # Rays of a pixel, from its centre: the centre itself, for depth; then a rotated square, for colour,
 # whose rows and columns all differ, so that near-horizontal and near-vertical edges are smooth too.

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .textures import Array, Finish
+from scene.synthetic.textures import Array, Finish
 
 NDInt = NDArray[np.int64]
 MISS = np.float32(np.inf)
@@ -22,7 +22,9 @@ MISS = np.float32(np.inf)
 class Shape(Protocol):
     """A solid in its own frame; directions of rays have unit length."""
 
-    charts: int
+    @property
+    def charts(self) -> int:
+        """Number of charts."""
 
     @property
     def radius(self) -> float:
@@ -85,9 +87,11 @@ class Box:
 
     @property
     def radius(self) -> float:
+        """Radius of the bounding sphere about the origin."""
         return float(np.linalg.norm(self.half))
 
     def enter(self, o: Array, d: Array, start: Array) -> Array:
+        """See `Shape.enter`."""
         return _interval(*_slabs(o, d, self._half), start)
 
     def _face(self, p: Array) -> NDInt:
@@ -96,18 +100,21 @@ class Box:
         return axis * 2 + (np.take_along_axis(q, axis[None], 0)[0] > 0)
 
     def normal(self, p: Array) -> Array:
+        """See `Shape.normal`."""
         face = self._face(p)
         out = np.zeros_like(p)
         np.put_along_axis(out, (face // 2)[None], (2.0 * (face % 2) - 1.0)[None].astype(np.float32), 0)
         return out
 
     def chart(self, p: Array) -> tuple[Array, Array, Array]:
+        """See `Shape.chart`."""
         face, q = self._face(p), p / self._half
         a, b = (face // 2 + 1) % 3, (face // 2 + 2) % 3
         u, v = (np.take_along_axis(q, k[None], 0)[0] * 0.5 + 0.5 for k in (a, b))
         return face.astype(np.float32), u, v
 
     def place(self, chart: int, u: Array, v: Array) -> Array:
+        """See `Shape.place`."""
         axis = chart // 2
         q = np.empty((3, u.size), np.float32)
         q[axis] = 2.0 * (chart % 2) - 1.0
@@ -115,6 +122,7 @@ class Box:
         return q * self._half
 
     def extent(self, chart: int) -> tuple[float, float]:
+        """See `Shape.extent`."""
         axis = chart // 2
         return 2 * self.half[(axis + 1) % 3], 2 * self.half[(axis + 2) % 3]
 
@@ -132,9 +140,11 @@ class Ellipsoid:
 
     @property
     def radius(self) -> float:
+        """Radius of the bounding sphere about the origin."""
         return max(self.half)
 
     def enter(self, o: Array, d: Array, start: Array) -> Array:
+        """See `Shape.enter`."""
         p, q = o / self._half, d / self._half
         a, b, c = dot(q, q), dot(p, q), dot(p, p) - 1.0
         root = b * b - a * c
@@ -142,19 +152,23 @@ class Ellipsoid:
         return np.where(root > 0, _interval((-b - step) / a, (-b + step) / a, start), MISS)
 
     def normal(self, p: Array) -> Array:
+        """See `Shape.normal`."""
         return unit(p / self._half**2)
 
     def chart(self, p: Array) -> tuple[Array, Array, Array]:
+        """See `Shape.chart`."""
         n = unit(p / self._half)
         u = np.arctan2(n[1], n[0]) / np.float32(2 * np.pi) + 0.5
         return np.zeros_like(u), u, np.arccos(np.clip(n[2], -1, 1)) / np.float32(np.pi)
 
     def place(self, chart: int, u: Array, v: Array) -> Array:
+        """See `Shape.place`."""
         phi, theta = (u - 0.5) * (2 * np.pi), v * np.pi
         n = np.stack([np.cos(phi) * np.sin(theta), np.sin(phi) * np.sin(theta), np.cos(theta)])
         return (n * self._half).astype(np.float32)
 
     def extent(self, chart: int) -> tuple[float, float]:
+        """See `Shape.extent`."""
         return 2 * np.pi * max(self.half[:2]), np.pi * max(self.half)
 
 
@@ -168,9 +182,11 @@ class Cylinder:
 
     @property
     def radius(self) -> float:
+        """Radius of the bounding sphere about the origin."""
         return float(np.hypot(self.r, self.half))
 
     def enter(self, o: Array, d: Array, start: Array) -> Array:
+        """See `Shape.enter`."""
         low, high = _slabs(o[2:], d[2:], np.array([[self.half]], np.float32))
         a = np.maximum(d[0] * d[0] + d[1] * d[1], np.float32(1e-12))
         b, c = o[0] * d[0] + o[1] * d[1], o[0] * o[0] + o[1] * o[1] - np.float32(self.r**2)
@@ -185,11 +201,13 @@ class Cylinder:
         )
 
     def normal(self, p: Array) -> Array:
+        """See `Shape.normal`."""
         side = self._side(p) == 2
         flat = np.stack([np.zeros_like(p[2]), np.zeros_like(p[2]), np.sign(p[2])])
         return np.where(side, unit(p * np.array([[1], [1], [0]], np.float32)), flat)
 
     def chart(self, p: Array) -> tuple[Array, Array, Array]:
+        """See `Shape.chart`."""
         chart = self._side(p)
         side, scale = chart == 2, np.float32(0.5 / self.r)
         u = np.where(side, np.arctan2(p[1], p[0]) / np.float32(2 * np.pi) + 0.5, p[0] * scale + 0.5)
@@ -197,6 +215,7 @@ class Cylinder:
         return chart.astype(np.float32), u, v
 
     def place(self, chart: int, u: Array, v: Array) -> Array:
+        """See `Shape.place`."""
         if chart == 2:
             phi = (u - 0.5) * (2 * np.pi)
             p = [self.r * np.cos(phi), self.r * np.sin(phi), (v * 2 - 1) * self.half]
@@ -205,6 +224,7 @@ class Cylinder:
         return np.stack(p).astype(np.float32)
 
     def extent(self, chart: int) -> tuple[float, float]:
+        """See `Shape.extent`."""
         return (2 * np.pi * self.r, 2 * self.half) if chart == 2 else (2 * self.r, 2 * self.r)
 
 
@@ -218,6 +238,7 @@ class Torus:
 
     @property
     def radius(self) -> float:
+        """Radius of the bounding sphere about the origin."""
         return self.ring + self.tube
 
     def _distance(self, p: Array) -> Array:
@@ -235,22 +256,26 @@ class Torus:
         return np.where((root > 0) & (t < end) & near, t, MISS)
 
     def normal(self, p: Array) -> Array:
+        """See `Shape.normal`."""
         flat = np.hypot(p[0], p[1]) + np.float32(1e-12)
         pull = 1.0 - np.float32(self.ring) / flat
         return unit(np.stack([p[0] * pull, p[1] * pull, p[2]]))
 
     def chart(self, p: Array) -> tuple[Array, Array, Array]:
+        """See `Shape.chart`."""
         around = np.arctan2(p[1], p[0])
         along = np.arctan2(p[2], np.hypot(p[0], p[1]) - np.float32(self.ring))
         u, v = (a / np.float32(2 * np.pi) + 0.5 for a in (around, along))
         return np.zeros_like(u), u, v
 
     def place(self, chart: int, u: Array, v: Array) -> Array:
+        """See `Shape.place`."""
         a, b = (u - 0.5) * (2 * np.pi), (v - 0.5) * (2 * np.pi)
         flat = self.ring + self.tube * np.cos(b)
         return np.stack([flat * np.cos(a), flat * np.sin(a), self.tube * np.sin(b)]).astype(np.float32)
 
     def extent(self, chart: int) -> tuple[float, float]:
+        """See `Shape.extent`."""
         return 2 * np.pi * self.radius, 2 * np.pi * self.tube
 
 

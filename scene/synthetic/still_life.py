@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from .lighting import Window
-from .shapes import Box, Cylinder, Ellipsoid, Shape, Solid, Torus
-from .textures import Array, Finish, Textures, paint
-from .world import World
+from scene.synthetic.lighting import Window
+from scene.synthetic.shapes import Box, Cylinder, Ellipsoid, Solid, Torus
+from scene.synthetic.textures import Array, Finish, Textures, paint
+from scene.synthetic.world import World
 
 _Groups = list[list[Solid]]
 
@@ -37,7 +37,7 @@ def _rod(a: Array, b: Array, r: float, finish: Finish) -> Solid:
     x = np.cross(z, [0.0, 0.0, 1.0] if abs(z[2]) < 0.9 else [1.0, 0.0, 0.0])
     x /= np.linalg.norm(x)
     axes = np.stack([x, np.cross(z, x), z], axis=1).astype(np.float32)
-    return Solid(Cylinder(r, length / 2), finish, (a + b) / 2, axes)
+    return Solid(Cylinder(r, length / 2), finish, (a + b) * np.float32(0.5), axes)
 
 
 def window() -> Window:
@@ -82,9 +82,7 @@ def _table(t: Textures) -> _Groups:
     leg = Finish(t.planks((2, 0), 0.2, 2.0, ("#54341c", "#7a4f2b")), 0.08, 40)
     low = _at(0, 0, (_FLOOR + _TABLE - 0.05) / 2)
     half = (_TABLE - 0.05 - _FLOOR) / 2
-    legs = [
-        Solid(Cylinder(0.028, half), leg, low + _at(x, y, 0)) for x in (-0.68, 0.68) for y in (-0.4, 0.4)
-    ]
+    legs = [Solid(Cylinder(0.028, half), leg, low + _at(x, y, 0)) for x in (-0.68, 0.68) for y in (-0.4, 0.4)]
     return [[Solid(Box((0.76, 0.48, 0.025)), wood, _at(0, 0, _TABLE - 0.025), texel=0.0117)], legs]
 
 
@@ -109,13 +107,11 @@ def _things(t: Textures, rng: np.random.Generator) -> _Groups:
         Solid(Torus(0.068, 0.026), ring, _at(-0.1, -0.17, _TABLE + 0.176), _turn("z", 20), 0.01),
         Solid(Box((0.13, 0.1, 0.006)), tiles, _at(-0.42, -0.28, _TABLE + 0.006), _turn("z", -14), 0.011),
     ]
-    oranges = [(-0.45, -0.3, 0.046), (-0.365, -0.265, 0.042), (-0.42, -0.21, 0.044), (-0.41, -0.262, 0.115)]
+    bottom = _TABLE + 0.012  # on the tiles; the fourth lies on the other three
+    oranges = [(-0.45, -0.3, 0.043), (-0.365, -0.265, 0.04), (-0.42, -0.21, 0.041), (-0.41, -0.262, 0.115)]
     fruit = [
-        Solid(
-            Ellipsoid((r0, r0, r0 * 0.94)), peel, _at(x, y, _TABLE + 0.012 + z), _turn("zx", 70 * k, 20), 0.009
-        )
-        for k, (x, y, r) in enumerate(oranges)
-        for r0, z in [(min(r, 0.046), r if r > 0.1 else min(r, 0.046) * 0.94)]
+        Solid(Ellipsoid((0.046, 0.046, 0.043)), peel, _at(x, y, bottom + z), _turn("zx", 70 * k, 20), 0.011)
+        for k, (x, y, z) in enumerate(oranges)
     ]
     pencil = Finish(t.speckled(("#b98412", "#e3b02a", "#f2cf6a"), 40.0), 0.2, 40)
     pencils = [
@@ -161,16 +157,16 @@ def _plant(t: Textures, rng: np.random.Generator) -> list[Solid]:
         solids += [_rod(root, elbow, 0.0035, stalk), _rod(elbow, tip, 0.0025, stalk)]
         half = (float(rng.uniform(0.055, 0.08)), float(rng.uniform(0.022, 0.032)), 0.0016)
         axes = _turn("ZYX", np.degrees(angle), float(rng.uniform(5, 40)), float(rng.uniform(-25, 25)))
-        shape = Ellipsoid(half)
         blade = tip + axes[:, :1] * np.float32(half[0] * 0.9)
-        solids.append(Solid(shape, Finish(t.leaf(half[:2]), 0.12, 30), blade, axes))
+        solids.append(Solid(Ellipsoid(half), Finish(t.leaf(half[:2]), 0.12, 30), blade, axes))
     return solids
 
 
 def _pyramid(t: Textures) -> list[Solid]:
     """A wire pyramid: thin rods that no blurred depth can pass for."""
     wire = Finish(t.speckled(("#8a6a2a", "#c79f4a", "#e6cb86"), 90.0), 0.5, 40)
-    corners = [_at(0.37 + x, 0.32 + y, _TABLE + 0.004) for x, y in ((-0.1, -0.08), (0.1, -0.08), (0.1, 0.1), (-0.1, 0.1))]
+    spots = ((0.27, 0.24), (0.47, 0.24), (0.47, 0.42), (0.27, 0.42))
+    corners = [_at(x, y, _TABLE + 0.004) for x, y in spots]
     top = _at(0.37, 0.33, _TABLE + 0.27)
     pairs = [(corners[k], corners[(k + 1) % 4]) for k in range(4)] + [(c, top) for c in corners]
     return [_rod(a, b, 0.0045, wire) for a, b in pairs]
@@ -188,8 +184,8 @@ def _shelf(t: Textures, rng: np.random.Generator) -> _Groups:
         # lying books stood on end: the book's x (spine at -x) faces the room
         axes = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], np.float32)
         place = _at(x + thick, 1.45, 0.378 + high)
-        shape: Shape = Box((deep, high, thick))
-        row.append(Solid(shape, Finish(t.book(cover, ink, (deep, high, thick)), 0.06, 30), place, axes, 0.026))
+        half = (deep, high, thick)
+        row.append(Solid(Box(half), Finish(t.book(cover, ink, half), 0.06, 30), place, axes, 0.026))
         x += 2 * thick + 0.003
     slats = Finish(t.planks((0, 2), 0.085, 0.9, ("#7a5a38", "#a58354", "#c9aa78")), 0.03, 20)
     crate = Solid(Box((0.3, 0.25, 0.22)), slats, _at(-1.45, 0.85, _FLOOR + 0.22), _turn("z", 28), 0.03)

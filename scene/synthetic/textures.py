@@ -46,11 +46,18 @@ def smoothstep(low: float, high: float, x: Array) -> Array:
     return t * t * (3.0 - 2.0 * t)
 
 
+def fract(x: Array) -> Array:
+    """The part of `x` [M] after the point, in [0, 1)."""
+    return x - np.floor(x)
+
+
 def _palette(colors: Sequence[Array], t: Array) -> Array:
     """Piecewise linear ramp through `colors` (each [3, 1]) at `t` [M] in [0, 1] -> [3, M]."""
-    knots = np.linspace(0.0, 1.0, len(colors))
     table = np.concatenate(colors, axis=1)
-    return np.stack([np.interp(t, knots, row) for row in table]).astype(np.float32)
+    x = np.clip(t, 0.0, 1.0) * np.float32(len(colors) - 1)
+    i = np.minimum(x.astype(np.int64), len(colors) - 2)
+    low = table.take(i, axis=1)
+    return low + (table.take(i + 1, axis=1) - low) * (x - i).astype(np.float32)
 
 
 class Textures:
@@ -90,7 +97,7 @@ class Textures:
     def cell_hash(self, i: Array, j: Array, salt: int = 0) -> Array:
         """One random number [M] in [0, 1] per integer cell (i, j)."""
         a, b = i.astype(np.int64), j.astype(np.int64)
-        return self._values.take((a * 73856093 + b * 19349663 + salt * 83492791) % _LATTICE**3)
+        return self._values.take((a * 73856093 + b * 19349663 + salt * 83492791) & (_LATTICE**3 - 1))
 
     # Each method below returns a material. Axes name the two local coordinates of a flat pattern.
 
@@ -101,7 +108,7 @@ class Textures:
         def albedo(p: Array) -> Array:
             u, v = p[axes[0]] / np.float32(width), p[axes[1]] / np.float32(height)
             row = np.floor(v)
-            u = u + 0.5 * (row % 2)
+            u = u + fract(row * 0.5)
             column = np.floor(u)
             wobble = 0.035 * (self.noise(p * 40.0) - 0.5)
             edge = np.minimum(
@@ -148,7 +155,7 @@ class Textures:
         return albedo
 
     def checks(self, size: float, codes: tuple[str, str], axes: tuple[int, int] | None = None) -> Material:
-        """Two-colour chequers: in space, or on a sphere (about z) when `axes` is None and size counts sectors."""
+        """Two-colour chequers: flat squares of `size`, or without `axes` `size` sectors about z on a ball."""
         a, b = paint(codes[0]), paint(codes[1])
 
         def albedo(p: Array) -> Array:
@@ -158,7 +165,7 @@ class Textures:
                 v = np.arccos(np.clip(p[2] / radius, -1, 1)) * np.float32(size / (2 * np.pi))
             else:
                 u, v = p[axes[0]] / np.float32(size), p[axes[1]] / np.float32(size)
-            odd = (np.floor(u) + np.floor(v)) % 2
+            odd = 2.0 * fract(0.5 * (np.floor(u) + np.floor(v)))
             return mix(a, b, odd) * (0.65 + 0.6 * self.fbm(p * 55.0, 3))
 
         return albedo
@@ -171,10 +178,10 @@ class Textures:
             angle = np.arctan2(p[1], p[0])
             band = p[2] * np.float32(bands)
             row = np.floor(band)
-            kind = row % 3
+            kind = row - 3.0 * np.floor(row / 3.0)
             f = band - row
-            zigzag = np.abs(((angle * (9 / np.pi)) % 1.0) - 0.5) * 2.0
-            dots = np.hypot(((angle * (11 / np.pi)) % 1.0) - 0.5, f - 0.5)
+            zigzag = np.abs(fract(angle * (9 / np.pi)) - 0.5) * 2.0
+            dots = np.hypot(fract(angle * (11 / np.pi)) - 0.5, f - 0.5)
             drawn = np.where(
                 kind == 0, np.abs(f - zigzag) < 0.22, np.where(kind == 1, dots < 0.3, (f > 0.35) & (f < 0.7))
             )
@@ -198,7 +205,8 @@ class Textures:
             )
             color = mix(color, ice, smoothstep(0.86, 0.9, np.abs(n[2]) + 0.12 * (height - 0.5)))
             u, v = np.arctan2(n[1], n[0]) * (9 / np.pi), np.arccos(np.clip(n[2], -1, 1)) * (9 / np.pi)
-            line = np.minimum(np.abs(u - np.round(u)) * np.sqrt(1 - n[2] ** 2 + 1e-6), np.abs(v - np.round(v)))
+            meridian = np.abs(u - np.round(u)) * np.sqrt(1 - n[2] ** 2 + 1e-6)
+            line = np.minimum(meridian, np.abs(v - np.round(v)))
             color = mix(ink, color, 0.45 + 0.55 * smoothstep(0.02, 0.06, line))
             return color * (0.8 + 0.35 * self.fbm(n * 24.0, 3))
 
@@ -220,13 +228,13 @@ class Textures:
 
         def albedo(p: Array) -> Array:
             u, v = p[axes[0]] / np.float32(size), p[axes[1]] / np.float32(size)
-            v = v + 0.5 * (np.floor(u) % 2)
+            v = v + fract(0.5 * np.floor(u))
             x, y = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
             tint = self.cell_hash(np.floor(u), np.floor(v), 5)
             radius, angle = np.hypot(x, y), np.arctan2(y, x)
             flower = np.abs(radius - 0.26 - 0.09 * np.cos(6 * angle + 6.0 * tint)) < 0.035
             heart = radius < 0.06 + 0.06 * tint
-            color = mix(ground, stripe, ((u * 4) % 1 < 0.18).astype(np.float32))
+            color = mix(ground, stripe, (fract(u * 4) < 0.18).astype(np.float32))
             color = mix(color, ink * (0.6 + 0.8 * tint), (flower | heart).astype(np.float32))
             return color * (0.62 + 0.65 * self.fbm(p * 11.0, 5, 0.65))
 
@@ -238,15 +246,15 @@ class Textures:
 
         def albedo(p: Array) -> Array:
             inset = np.minimum(half[0] - np.abs(p[0]), half[1] - np.abs(p[1]))
-            lozenge = (np.abs(((p[0] * 4.0) % 1.0) - 0.5) + np.abs(((p[1] * 4.0) % 1.0) - 0.5)) * 2
+            lozenge = (np.abs(fract(p[0] * 4.0) - 0.5) + np.abs(fract(p[1] * 4.0) - 0.5)) * 2
             tint = self.cell_hash(np.floor(p[0] * 4.0), np.floor(p[1] * 4.0), 9)
             field = mix(red, blue, ((lozenge < 0.45 + 0.4 * tint) & (lozenge > 0.2)).astype(np.float32))
             field = mix(field, cream, (np.abs(lozenge - 1.0) < 0.09).astype(np.float32))
-            teeth = np.abs((((p[0] + p[1]) * 13.0) % 1.0) - 0.5) * 0.1
+            teeth = np.abs(fract((p[0] + p[1]) * 13.0) - 0.5) * 0.1
             border = mix(blue, cream, (np.abs(inset - 0.1) < teeth).astype(np.float32))
             color = mix(field, border, (inset < 0.16).astype(np.float32))
             color = mix(color, dark, ((inset < 0.03) | (np.abs(inset - 0.17) < 0.012)).astype(np.float32))
-            thread = 0.85 + 0.3 * self.noise(np.stack([p[0] * 210.0, p[1] * 60.0, p[2] * 0.0]))
+            thread = 0.85 + 0.3 * self.noise(p * np.array([[210.0], [60.0], [0.0]], np.float32))
             return color * thread * (0.6 + 0.7 * self.fbm(p * 14.0, 4))
 
         return albedo
@@ -261,7 +269,7 @@ class Textures:
             q = np.stack([u * 3.0, v * 5.0, np.zeros_like(u)])
             warp = self.fbm(q, 5)
             t = 0.5 + 0.5 * np.sin(7.0 * v + 9.0 * self.fbm(q + 3.5 * warp, 4) + 4.0 * u)
-            canvas = _palette(ramp, t) * (0.75 + 0.4 * self.noise(q * 60.0))
+            canvas = _palette(ramp, t) * (0.75 + 0.4 * self.noise(q * np.float32(60.0)))
             inside = (np.abs(u) < half[0] - 0.05) & (np.abs(v) < half[1] - 0.05)
             return mix(frame(p), canvas, inside.astype(np.float32))
 
@@ -274,13 +282,14 @@ class Textures:
         def albedo(p: Array) -> Array:
             rim = half[2] * 0.8
             inside = (np.abs(p[2]) < rim) & ((np.abs(p[1]) > half[1] * 0.985) | (p[0] > half[0] * 0.985))
-            line = np.abs(((p[1] / np.float32(half[1]) * 6.0) % 1.0) - 0.5)
+            line = np.abs(fract(p[1] / np.float32(half[1]) * 6.0) - 0.5)
             word = self.cell_hash(np.floor(p[0] * 110.0), np.floor(p[1] / np.float32(half[1]) * 6.0), 11)
             block = (np.abs(p[0]) < half[0] * 0.6) & (np.abs(p[1]) < half[1] * 0.7)
             color = mix(a, b, (block & (line < 0.22) & (word > 0.35)).astype(np.float32))
             color = mix(color, b, (np.abs(np.abs(p[1]) - half[1] * 0.85) < half[1] * 0.03).astype(np.float32))
             color = color * (0.6 + 0.7 * self.fbm(p * 60.0, 4))
-            leaves = page * (0.6 + 0.6 * self.noise(p * np.array([[3.0], [3.0], [420.0]], np.float32)))
+            sheets = np.array([[3.0], [3.0], [420.0]], np.float32)
+            leaves = page * (0.6 + 0.6 * self.noise(p * sheets))
             return mix(color, leaves, inside.astype(np.float32))
 
         return albedo
@@ -291,7 +300,7 @@ class Textures:
 
         def albedo(p: Array) -> Array:
             x, y = p[0] / np.float32(half[0]), p[1] / np.float32(half[1])
-            side = np.abs(((x * 4.0 - np.abs(y) * 1.2) % 1.0) - 0.5)
+            side = np.abs(fract(x * 4.0 - np.abs(y) * 1.2) - 0.5)
             drawn = (np.abs(y) < 0.09) | (side < 0.06)
             green = _palette(ramp, np.clip(2.0 * self.fbm(p * 50.0 + half[0] * 900.0, 4) - 0.5, 0, 1))
             return mix(green, vein, 0.75 * drawn.astype(np.float32))

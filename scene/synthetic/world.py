@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .shapes import MISS, NDInt, Solid, dot
-from .textures import Array
-
+from scene.synthetic.shapes import MISS, NDInt, Solid, dot
+from scene.synthetic.textures import Array
 
 _HUGE = 2.0  # metres; bounding spheres of walls and floors turn no ray away
 
@@ -55,8 +54,8 @@ class World:
         best = np.full(d.shape[1], MISS) if limit is None else limit.copy()
         which = np.full(d.shape[1], -1, np.int64)
         hidden = self._outside_beam(o, d) if beam else np.zeros(len(self.solids), bool)
-        for center, radius, members in self._groups:
-            members = [member for member in members if not hidden[member[0]]]
+        for center, radius, group in self._groups:
+            members = [(number, solid) for number, solid in group if not hidden[number]]
             if not members:
                 continue
             if radius > _HUGE:
