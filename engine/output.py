@@ -32,13 +32,13 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
     "events.out.tfevents.*",
     "point_cloud/iteration_*/point_cloud.ply",
     "checkpoints/iteration_*.pt",
-    "checkpoints/.iteration_*.pt.*.tmp",
     *(
         f"{split}/ours_*/{name}"
         for split in ("test", "train")
         for name in ("results.json", "per_view.json", "*/*.png", "*/*.npy")
     ),
     "video/ours_*/*.mp4",
+    "video/ours_*/*/*.png",
 )
 _RUN = ("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*")
 _log = logging.getLogger(__name__)
@@ -128,7 +128,8 @@ class OutputFolder:
 
     def clear(self) -> None:
         """Removes the files of a run, by name, and folders left empty; all else stays and is reported."""
-        for pattern in _OWN:
+        leftovers = {f"{Path(pattern).parent}/.*.tmp*" for pattern in _OWN}  # of killed writes
+        for pattern in (*_OWN, *leftovers):
             for path in self.path.glob(pattern):
                 if path.is_file() and not _through_link(path, self.path):
                     path.unlink()
