@@ -27,6 +27,7 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
     "config.yaml",
     "cameras.json",
     "input.ply",
+    "summary.json",
     "results.json",
     "per_view.json",
     "events.out.tfevents.*",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from gaussian_model import Gaussians
+    from gaussian_model import GaussianAdam, Gaussians
     from gaussian_model.densify import Densifier
     from scene import ViewSampler
 
@@ -27,7 +27,7 @@ class TrainingState:
     """
 
     gaussians: Gaussians
-    optimizer: torch.optim.Optimizer
+    optimizer: GaussianAdam
     densifier: Densifier
     sampler: ViewSampler
     generator: torch.Generator
