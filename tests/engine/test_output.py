@@ -30,7 +30,8 @@ def run(tmp_path):
         for iteration in (1, 2):
             save_checkpoint(checkpoint_path(output.checkpoints, iteration), make_state(), {})
         for path in (
-            output.config, output.cameras, output.input_ply, output.point_cloud(2), folder / "results.json", folder / "summary.json",
+            output.config, output.cameras, output.input_ply, output.point_cloud(2), folder / "results.json",
+            folder / "summary.json",
             folder / "per_view.json", folder / "events.out.tfevents.1.host",
             output.renders("test", 2) / "renders" / "a.png", output.renders("train", 2) / "depth" / "a.npy",
             folder / "video" / "ours_2" / "spiral.mp4", folder / "video" / "ours_2" / ".spiral.5.tmp.mp4",
