@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+
+import native
 
 
 @pytest.fixture
@@ -14,8 +16,8 @@ def generator() -> torch.Generator:
 
 
 @pytest.fixture
-def threads() -> Iterator[None]:
-    """Puts the number of threads back after a test that changes it."""
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads of torch and of the compiled kernels, and puts it back at the end."""
     before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    yield native.set_threads
+    native.set_threads(before)

@@ -95,11 +95,11 @@ def test_a_split_run_equals_a_straight_run(strategy, at):
 
 
 @pytest.mark.parametrize("strategy", ["default", "mcmc"])
-def test_a_run_has_the_same_bits_for_any_number_of_threads(threads, strategy):
+def test_a_run_has_the_same_bits_for_any_number_of_threads(set_threads, strategy):
     # Above torch's grain of 32768 elements, and odd, so that threads really share out the work.
     results = []
     for count in (1, 2, 3):
-        torch.set_num_threads(count)
+        set_threads(count)
         run = Run(strategy, count=100_003, degree=0)
         run.go(3)
         results.append(run.bits())
@@ -108,11 +108,11 @@ def test_a_run_has_the_same_bits_for_any_number_of_threads(threads, strategy):
     assert_same_bits(results[0], results[2])
 
 
-def test_crossing_to_linear_values_and_back_has_the_same_bits_for_any_number_of_threads(threads):
+def test_crossing_to_linear_values_and_back_has_the_same_bits_for_any_number_of_threads(set_threads):
     x = torch.randn(100_003, generator=torch.Generator().manual_seed(0)) * 3.0
     results = []
     for count in (1, 2, 3):
-        torch.set_num_threads(count)
+        set_threads(count)
         leaf = x.clone().requires_grad_()
         opacities, scales = linear_opacities(leaf), linear_scales(leaf)
         (opacities * x + scales).backward(x)
@@ -122,16 +122,16 @@ def test_crossing_to_linear_values_and_back_has_the_same_bits_for_any_number_of_
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
-def test_draws_have_the_same_bits_for_any_number_of_threads(threads):
+def test_draws_have_the_same_bits_for_any_number_of_threads(set_threads):
     weights = torch.rand(200_003, generator=torch.Generator().manual_seed(0))
     results = []
     for count in (1, 2):
-        torch.set_num_threads(count)
+        set_threads(count)
         results.append(sample_rows(weights, 50_001, torch.Generator().manual_seed(1)))
     assert torch.equal(results[0], results[1])
 
 
-def test_initial_values_have_the_same_bits_for_any_number_of_threads(threads):
+def test_initial_values_have_the_same_bits_for_any_number_of_threads(set_threads):
     from gaussian_model import ModelConfig
     from scene import Points
 
@@ -139,6 +139,6 @@ def test_initial_values_have_the_same_bits_for_any_number_of_threads(threads):
     points = Points(xyz=torch.randn(40_001, 3, generator=g), rgb=torch.rand(40_001, 3, generator=g))
     results = []
     for count in (1, 2):
-        torch.set_num_threads(count)
+        set_threads(count)
         results.append(Gaussians.from_points(points, ModelConfig(sh_degree=0)).state_dict())
     assert_same_bits(results[0], results[1])

@@ -126,7 +126,7 @@ def test_cameras_without_a_common_focus_still_give_a_depth(count):
     # Parallel axes: no intersection; a lone camera: no scale at all.
     views = [view_of(look_at(np.array([float(i), 0, 0]), np.array([float(i), 0, 1.0]))) for i in range(count)]
     depth = focus_depth(views)
-    assert depth == (1.0 if count == 1 else pytest.approx(1.0))  # 2 x 0.5, half the distance of the two
+    assert depth == (1.0 if count == 1 else pytest.approx(2.5))  # 5 x 0.5, half the distance of the two
 
 
 def test_a_scene_without_points_starts_at_random_and_says_so(caplog, generator):
