@@ -75,6 +75,22 @@ def default_path(
     return "interpolated", interpolated_path(cameras, n_frames)
 
 
+def camera_path(
+    kind: PathKind | Literal["auto"],
+    cameras: Sequence[Camera],
+    n_frames: int,
+    *,
+    points: Tensor | None = None,
+) -> tuple[PathKind, list[Camera]]:
+    """The path of that name, or for "auto" the one that suits; arguments and result as `default_path`."""
+    if kind == "auto":
+        return default_path(cameras, n_frames, points=points)
+    if kind == "interpolated":
+        return kind, interpolated_path(cameras, n_frames)
+    path = spiral_path if kind == "spiral" else ellipse_path
+    return kind, path(cameras, n_frames, points=points)
+
+
 def focus_point(cameras: Sequence[Camera], *, points: Tensor | None = None) -> Vector:
     """The point [3] that the cameras look at.
 

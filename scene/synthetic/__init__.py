@@ -37,7 +37,7 @@ def write_synthetic_scene(
 
     Pixels are written losslessly. The cameras go around about a third of a circle at changing heights
     and look at the middle of a table. Views that are neighbours in the list are neighbours in space;
-    the first stands within the arc, so that holding out every 8th (0, 8, ...) extrapolates nowhere.
+    every 8th (0, 8, ...), which `--eval` holds out, stands between others.
 
     Args:
         folder: Receives `images/view_000.png` ..., `sparse/0/{cameras,images,points3D}.bin` and

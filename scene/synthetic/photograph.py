@@ -60,7 +60,10 @@ class Station:
 def stations(n: int, width: int, height: int, rng: np.random.Generator) -> list[Station]:
     """Cameras on an arc around the table, with slightly shaken position, aim and roll."""
     place = np.linspace(-1.0, 1.0, n)
-    place[[0, 1]] = place[[1, 0]]  # the first picture is held out by --eval: it stands within the arc
+    # --eval holds out every 8th, from the first: none of those stands at an end of the arc
+    place[[0, 1]] = place[[1, 0]]
+    if n > 8 and (n - 1) % 8 == 0:
+        place[[-1, -2]] = place[[-2, -1]]
     out = []
     for k, s in enumerate(place):
         angle = s * _SPREAD + rng.normal(0, 0.02)

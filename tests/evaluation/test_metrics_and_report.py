@@ -28,6 +28,11 @@ from scene import Camera, View
 H, W = 24, 32
 
 
+def read(path):
+    """A picture as [H, W, 3] RGB uint8."""
+    return np.asarray(cv2.imread(str(path)))[..., ::-1].copy()
+
+
 def make_view(name="a/b.jpg", seed=0, mask=None, alpha=None):
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (H, W, 3), generator=generator, dtype=torch.uint8)
@@ -72,17 +77,16 @@ def test_metrics_are_taken_on_what_the_written_pictures_hold(tmp_path):
     noisy = view.image() + 0.1 * torch.randn(H, W, 3, generator=torch.Generator().manual_seed(1))
     report = evaluate([view], lambda v: output(noisy), folder=tmp_path)
     render, truth = (
-        torch.from_numpy(cv2.imread(str(tmp_path / part / "a__b.png"))[..., ::-1] / 255.0).float()
-        for part in ("renders", "gt")
+        torch.from_numpy(read(tmp_path / part / "a__b.png") / 255.0).float() for part in ("renders", "gt")
     )
     scores = report.per_view["a__b"]
     # float32 against float64 pooling
     assert scores.psnr == pytest.approx(psnr(render, truth), abs=1e-4)
     assert scores.ssim == pytest.approx(float(ssim(render, truth)), abs=1e-5)
-    assert np.array_equal(cv2.imread(str(tmp_path / "gt" / "a__b.png"))[..., ::-1], view.pixels.numpy())
+    assert np.array_equal(read(tmp_path / "gt" / "a__b.png"), view.pixels.numpy())
     depth = np.load(tmp_path / "depth" / "a__b.npy")
     assert depth.dtype == np.float32 and (depth == 2).all()
-    assert cv2.imread(str(tmp_path / "depth" / "a__b.png")).shape == (H, W, 3)
+    assert read(tmp_path / "depth" / "a__b.png").shape == (H, W, 3)
 
 
 def test_masked_pixels_do_not_count_and_the_report_says_so():
@@ -116,6 +120,7 @@ def test_lpips_sees_the_truth_outside_of_a_mask_and_lands_in_the_report():
     distance = Perceptual(lambda a, b: float((a - b).abs().max()), "")
     report = evaluate([make_view(mask=mask)], lambda v: output(1 - v.image()), perceptual=distance)
     plain = evaluate([make_view()], lambda v: output(1 - v.image()), perceptual=distance)
+    assert report.mean.lpips is not None and plain.mean.lpips is not None
     assert 0 < report.mean.lpips <= plain.mean.lpips
     wrong_below = make_view(mask=mask).image()
     wrong_below[4:] = 0

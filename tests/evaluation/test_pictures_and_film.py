@@ -13,12 +13,13 @@ from scene import Camera
 
 
 def frames_of(path):
-    capture, frames = cv2.VideoCapture(str(path)), []
+    capture = cv2.VideoCapture(str(path))
+    frames: list[np.ndarray] = []
     while True:
         more, frame = capture.read()
         if not more:
             return np.stack(frames)[..., ::-1] if frames else np.empty(0)
-        frames.append(frame)
+        frames.append(np.asarray(frame))
 
 
 def test_near_is_red_far_is_blue_and_nothing_is_black():
@@ -41,7 +42,9 @@ def test_near_is_red_far_is_blue_and_nothing_is_black():
 def test_a_few_outliers_do_not_take_the_whole_scale():
     depth = torch.linspace(1, 2, 10_000).reshape(100, 100)
     depth[0, 0], depth[0, 1] = 1e-4, 1e6
-    near, far = depth_limits(depth)
+    limits = depth_limits(depth)
+    assert limits is not None
+    near, far = limits
     assert 0.99 < near < 1.05 and 1.95 < far < 2.01
 
 
@@ -97,5 +100,5 @@ def test_film_puts_depth_beside_the_picture_and_keeps_frames(tmp_path):
     assert frames_of(tmp_path / "a.mp4").shape == (3, 24, 64, 3)
     pictures = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert pictures == ["00000.png", "00001.png", "00002.png"]
-    first = cv2.imread(str(tmp_path / "a" / "00000.png"))
+    first = np.asarray(cv2.imread(str(tmp_path / "a" / "00000.png")))
     assert (first[:, :32] == 128).all() and first[:, 32:].std() > 20

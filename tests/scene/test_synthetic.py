@@ -30,6 +30,11 @@ def model(folder):
     return pycolmap.Reconstruction(str(folder / "sparse" / "0"))
 
 
+def _picture(folder, name):
+    """[H, W, 3] RGB, float."""
+    return np.asarray(cv2.imread(str(folder / "images" / name)))[..., ::-1].astype(float)
+
+
 def _depth(folder, name):
     return np.load(folder / "depth" / f"{name.removesuffix('.png')}.npy")
 
@@ -46,7 +51,7 @@ def test_colmap_reads_the_model_and_every_image_has_its_picture_and_depth(folder
     assert model.num_reg_images() == VIEWS
     assert [camera.model.name for camera in model.cameras.values()] == ["PINHOLE"]
     for image in model.images.values():
-        assert cv2.imread(str(folder / "images" / image.name)).shape == (HEIGHT, WIDTH, 3)
+        assert _picture(folder, image.name).shape == (HEIGHT, WIDTH, 3)
         depth = _depth(folder, image.name)
         assert depth.shape == (HEIGHT, WIDTH) and depth.dtype == np.float32
         assert (depth > 0.5).all() and (depth < 7).all()  # a room of 5.5 m: every ray meets something near
@@ -67,10 +72,10 @@ def test_points_project_onto_their_observations(model):
         spots, z = _project(model, image, xyz)
         assert (z > 0).all()
         errors.append(np.linalg.norm(spots - [p.xy for p in seen], axis=1))
-    errors = np.concatenate(errors)
-    assert len(errors) > 500
+    error = np.concatenate(errors)
+    assert len(error) > 500
     # position noise 0.3 px and observation noise 0.2 px per axis: 0.45 px on average; 3 px is 6 sigma
-    assert errors.mean() < 0.7 and errors.max() < 3.0
+    assert error.mean() < 0.7 and error.max() < 3.0
 
 
 def test_points_lie_on_the_surface_that_the_depth_maps_show(folder, model):
@@ -81,15 +86,15 @@ def test_points_lie_on_the_surface_that_the_depth_maps_show(folder, model):
         spots, z = _project(model, image, xyz)
         x, y = np.floor(spots).astype(int).T
         off.append(np.abs(_depth(folder, image.name)[y, x] / z - 1))
-    off = np.concatenate(off)
+    part = np.concatenate(off)
     # within half a pixel, a slanted surface moves by percents, and points at an edge see past it
-    assert np.median(off) < 0.01 and np.mean(off < 0.05) > 0.85
+    assert np.median(part) < 0.01 and np.mean(part < 0.05) > 0.85
 
 
 def test_points_have_the_colour_that_their_pictures_show(folder, model):
     differences = []
     for image in model.images.values():
-        picture = cv2.imread(str(folder / "images" / image.name))[..., ::-1].astype(float)
+        picture = _picture(folder, image.name)
         for p in image.points2D:
             if p.has_point3D():
                 x, y = np.floor(p.xy).astype(int)
@@ -132,7 +137,7 @@ def test_depth_has_real_discontinuities_and_pictures_have_texture(folder, model)
         depth = _depth(folder, image.name)
         jumps = np.abs(np.diff(depth, axis=1)) > 0.1 * depth[:, 1:]
         assert jumps.sum() > HEIGHT  # more than one full-height edge
-        grey = cv2.imread(str(folder / "images" / image.name), cv2.IMREAD_GRAYSCALE).astype(float)
+        grey = _picture(folder, image.name).mean(2)
         assert grey.std() > 25 and 60 < grey.mean() < 190
         blocks = grey[: HEIGHT // 16 * 16, : WIDTH // 16 * 16].reshape(HEIGHT // 16, 16, WIDTH // 16, 16)
         assert np.quantile(blocks.std((1, 3)), 0.05) > 2  # hardly any 16x16 block is plain

@@ -1,0 +1,204 @@
+"""Renders a trained scene: test and train views with figures, depth maps, novel-view videos.
+
+    python render.py -m output/garden --video auto
+    python render.py -m output/other --ply their.ply -s scenes/garden --eval
+
+Reads what train.py wrote, or the .ply of any 3DGS trainer. What comes out lies in the output folder:
+`test/ours_N/{renders,gt,depth}`, `results.json`, `per_view.json`, `video/ours_N/*.mp4`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from tyro.conf import FlagCreatePairsOff, arg
+
+from configs import Config, load_saved_config
+from engine import OutputFolder, checkpoint_path, device_for, load_checkpoint, run_command
+from errors import UserError
+from evaluation import evaluate, film, load_perceptual, write_report
+from gaussian_model import Gaussians, load_ply
+from native import set_threads
+from rasterizer import RenderOutput, resolve_backend
+from scene import Camera, Scene, load_scene, read_cameras_json
+from scene.paths import camera_path
+
+Flag = FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What render.py can be told. What is not given is as it was in training."""
+
+    model_path: Annotated[Path, arg(aliases=("-m",), metavar="FOLDER")]
+    """The output folder of a run; results go there too."""
+    source_path: Annotated[Path | None, arg(aliases=("-s",), metavar="FOLDER")] = None
+    """The scene, if it is not where it was in training."""
+    ply: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Gaussians to render instead of the run's own: any 3DGS .ply."""
+    iteration: int = -1
+    """Which of the run's saved Gaussians; -1 = the newest."""
+    skip_train: Flag = False
+    """Leave out the training views."""
+    skip_test: Flag = False
+    """Leave out the test views."""
+    video: Literal["auto", "spiral", "ellipse", "interpolated", "none"] = "none"
+    """New views: spiral, ellipse, or a flight through the training cameras; auto: by how these stand."""
+    n_frames: int = 120
+    """Length of the video."""
+    fps: int = 30
+    """Frames per second."""
+    depth_video: Flag = False
+    """Depth in colour to the right of the picture."""
+    frames: Flag = False
+    """Keep the video's frames as PNG files too."""
+    eval: Flag = False
+    """Hold out test views, even if the run did not (or is not known, with --ply)."""
+    resolution: Annotated[int | None, arg(aliases=("-r",))] = None
+    """Image size, as in training."""
+    white_background: Annotated[Flag, arg(aliases=("-w",))] = False
+    """White behind the Gaussians."""
+    backend: Literal["auto", "gsplat", "cpu", "reference"] | None = None
+    """Rasterizer."""
+    threads: int | None = None
+    """CPU threads; 0 = all cores."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Renders what the command line asks for."""
+    options = tyro.cli(Options, args=arguments, use_underscores=True, description=__doc__)
+    if options.n_frames < 1 or options.fps < 1:
+        raise UserError(f"--n_frames {options.n_frames}, --fps {options.fps}: expected at least 1; give more")
+    config = resolve_config(options)
+    threads = config.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    set_threads(threads)
+    backend = resolve_backend(config.backend)
+    iteration, gaussians = load_gaussians(options)
+    gaussians = gaussians.to(device_for(backend))
+    scene = load_views(options, config)
+    background = torch.full((3,), 1.0 if config.model.background == "white" else 0.0)
+
+    def render(camera: Camera) -> RenderOutput:
+        return gaussians.render(
+            camera, background=background, antialiased=config.model.antialiased, backend=backend
+        )
+
+    folder = OutputFolder(options.model_path)
+    print(f"{len(gaussians):,} Gaussians of iteration {iteration}")
+    if scene is not None and not (options.skip_train and options.skip_test):
+        perceptual = load_perceptual(gaussians.device)
+        for split, views in (("test", scene.test), ("train", scene.train)):
+            if not views or (options.skip_test if split == "test" else options.skip_train):
+                continue
+            pictures = folder.renders(split, iteration)
+            report = evaluate(
+                views,
+                lambda view: render(view.camera),
+                background=background,
+                perceptual=perceptual,
+                folder=pictures,
+                progress=split,
+            )
+            # the family's metric tools expect the test figures at the top
+            write_report(options.model_path if split == "test" else pictures, report, iteration)
+            print(report.table(split, views=len(views) <= 24), f"{split} pictures: {pictures}", sep="\n")
+    if options.video != "none":
+        make_video(options, scene, gaussians, render, iteration)
+
+
+def resolve_config(options: Options) -> Config:
+    """The run's configuration with the options given here put over it; defaults for a bare .ply."""
+    if options.ply is not None and not OutputFolder(options.model_path).config.is_file():
+        config = Config()
+    else:
+        config = load_saved_config(options.model_path)
+    given = {key: value for key, value in vars(options).items() if value is not None and value is not False}
+    scene = {key: given[key] for key in ("eval", "resolution") if key in given}
+    top = {key: given[key] for key in ("source_path", "backend", "threads") if key in given}
+    model: dict[str, Any] = {"background": "white"} if options.white_background else {}
+    return dataclasses.replace(
+        config,
+        scene=dataclasses.replace(config.scene, **scene),
+        model=dataclasses.replace(config.model, **model),
+        **top,
+    )
+
+
+def load_gaussians(options: Options) -> tuple[int, Gaussians]:
+    """The Gaussians asked for and their iteration: a given .ply, else the run's .ply, else its checkpoint.
+
+    Raises:
+        UserError: If there are none, or a file is damaged.
+    """
+    if options.ply is not None:
+        named = re.search(r"iteration_(\d+)", str(options.ply))
+        iteration = options.iteration if options.iteration >= 0 else int(named[1]) if named else 0
+        return iteration, load_ply(options.ply)
+    folder = OutputFolder(options.model_path)
+    saved = set()
+    for pattern in ("point_cloud/iteration_*/point_cloud.ply", "checkpoints/iteration_*.pt"):
+        names = (str(path.relative_to(folder.path)) for path in folder.path.glob(pattern))
+        saved |= {int(number) for name in names for number in re.findall(r"iteration_(\d+)", name)}
+    if not saved or (options.iteration >= 0 and options.iteration not in saved):
+        have = ", ".join(map(str, sorted(saved))) or "none"
+        wanted = "any iteration" if options.iteration < 0 else f"iteration {options.iteration}"
+        raise UserError(
+            f"{folder.path}: expected Gaussians of {wanted}, got those of iterations: {have}; "
+            "choose one by --iteration, or train first"
+        )
+    iteration = options.iteration if options.iteration >= 0 else max(saved)
+    ply = folder.point_cloud(iteration)
+    if ply.is_file():
+        return iteration, load_ply(ply)
+    payload = load_checkpoint(checkpoint_path(folder.checkpoints, iteration))
+    return iteration, Gaussians.from_tensors(payload["gaussians"])
+
+
+def load_views(options: Options, config: Config) -> Scene | None:
+    """The scene; None, said aloud, if it is gone but its cameras are on record."""
+    source, cameras = config.source_path, OutputFolder(options.model_path).cameras
+    if options.source_path is None and options.ply is not None and source == Path():
+        raise UserError(f"--ply {options.ply}: no cameras to render it from; give their scene by -s")
+    if options.source_path is None and not source.is_dir() and cameras.is_file():
+        print(f"the scene is gone ({source}): no figures, only new views along {cameras}", file=sys.stderr)
+        return None
+    return load_scene(source, config.scene)
+
+
+def make_video(
+    options: Options,
+    scene: Scene | None,
+    gaussians: Gaussians,
+    render: Callable[[Camera], RenderOutput],
+    iteration: int,
+) -> None:
+    """Films a path around the training cameras, or those on record."""
+    folder = OutputFolder(options.model_path)
+    cameras = (
+        [view.camera for view in scene.train]
+        if scene is not None
+        else [named.camera for named in read_cameras_json(folder.cameras)]
+    )
+    if not cameras:
+        raise UserError(f"{folder.cameras}: expected cameras, got none; give their scene by -s")
+    with torch.no_grad():
+        points = gaussians.params["means"][gaussians.linear_opacities() > 0.5]
+    assert options.video != "none"
+    kind, path = camera_path(options.video, cameras, options.n_frames, points=points)
+    target = folder.path / "video" / f"ours_{iteration}" / f"{kind}.mp4"
+    frames = target.with_suffix("") if options.frames else None
+    film(path, render, target, fps=options.fps, depth=options.depth_video, frames=frames)
+    print(f"video: {target}")
+
+
+if __name__ == "__main__":
+    run_command(main)
