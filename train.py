@@ -15,11 +15,11 @@ import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import torch
+from torch import Tensor
 
-from configs import Config, parse_command_line, save_config, to_plain  # noqa: E402
-from engine import (  # noqa: E402
+from configs import Config, parse_command_line, save_config, to_plain
+from engine import (
     OutputFolder,
     StopRequest,
     Tracker,
@@ -36,9 +36,9 @@ from engine import (  # noqa: E402
     save_checkpoint,
     seed_everything,
 )
-from engine.atomic import atomic_write  # noqa: E402
-from evaluation import Report, evaluate, load_perceptual, write_report  # noqa: E402
-from gaussian_model import (  # noqa: E402
+from engine.atomic import atomic_write
+from evaluation import Report, evaluate, load_perceptual, write_report
+from gaussian_model import (
     GaussianAdam,
     Gaussians,
     active_sh_degree,
@@ -46,10 +46,10 @@ from gaussian_model import (  # noqa: E402
     save_ply,
     set_learning_rates,
 )
-from losses import Objective  # noqa: E402
-from native import set_threads  # noqa: E402
-from rasterizer import resolve_backend  # noqa: E402
-from scene import Scene, View, ViewSampler, load_scene, write_cameras_json  # noqa: E402
+from losses import Objective
+from native import set_threads
+from rasterizer import resolve_backend
+from scene import Scene, View, ViewSampler, load_scene, write_cameras_json
 
 SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
 HISTOGRAMS = 10  # how often in a run the distributions are logged
@@ -61,7 +61,7 @@ def main() -> None:
     OutputFolder(parsed.config.model_path).check(
         resume=parsed.config.resume, overwrite=parsed.config.overwrite
     )
-    set_threads(parsed.config.threads or len(os.sched_getaffinity(0)))
+    set_threads(parsed.config.threads or torch.get_num_threads())
     backend = resolve_backend(parsed.config.backend)
     scene = load_scene(parsed.config.source_path, parsed.config.scene)
     config = parsed.resolve(len(scene.train))
@@ -80,7 +80,9 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
 
     with (
         StopRequest() as stop,
-        Tracker(output.path, config.iterations, start=first, log_every=config.log_every, quiet=config.quiet) as tracker,
+        Tracker(
+            output.path, config.iterations, start=first, log_every=config.log_every, quiet=config.quiet
+        ) as tracker,
     ):
         tracker.message(describe(config, scene, gaussians, backend))
         for iteration in range(first + 1, config.iterations + 1):
@@ -141,7 +143,15 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
     if first >= config.iterations:
         print(f"nothing left to do: the run is at iteration {first}; raise --iterations to go on")
         return
-    finish(config, scene, output, state, report, backend, (config.iterations - first, time.perf_counter() - clock))
+    finish(
+        config,
+        scene,
+        output,
+        state,
+        report,
+        backend,
+        (config.iterations - first, time.perf_counter() - clock),
+    )
 
 
 def start(config: Config, scene: Scene, output: OutputFolder, device: torch.device) -> TrainingState:
@@ -211,7 +221,11 @@ def show(
         for view in views[:SHOWN_VIEWS]:
             output = render(view)
             tracker.images(
-                iteration, f"{split}/{view.stem}", rendered=output.color[0], true=view.image(background.cpu()), depth=output.depth[0]
+                iteration,
+                f"{split}/{view.stem}",
+                rendered=output.color[0],
+                true=view.image(background.cpu()),
+                depth=output.depth[0],
             )
     return report
 

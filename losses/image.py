@@ -39,7 +39,9 @@ def l1_and_ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> 
         ValueError: shapes that do not fit.
     """
     if image.dim() != 3 or image.shape[-1] != 3 or target.shape != image.shape:
-        raise ValueError(f"image, target: expected two [H, W, 3], got {list(image.shape)}, {list(target.shape)}")
+        raise ValueError(
+            f"image, target: expected two [H, W, 3], got {list(image.shape)}, {list(target.shape)}"
+        )
     if weight is not None and weight.shape != image.shape[:2]:
         raise ValueError(f"weight: expected [H, W] = {list(image.shape[:2])}, got {list(weight.shape)}")
     if image.device.type == "cpu" and image.dtype == torch.float32:

@@ -9,7 +9,7 @@ compiled or loaded at import.
 from __future__ import annotations
 
 from native.build import NativeBuildError, build_library, find_compiler
-from native.library import (
+from native.kernels import (
     adam_step,
     call,
     get_threads,

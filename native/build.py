@@ -22,7 +22,16 @@ SOURCES = Path(__file__).parent / "src"
 
 # -ffp-contract=off: fused multiply-adds only where written, so that the forward and the backward
 # pass recompute the same bits. -ffast-math is not used: it would delete the NaN checks.
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+)
 NATIVE_FLAGS = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
 
 
@@ -39,14 +48,17 @@ def find_compiler() -> list[str]:
     named = os.environ.get("CXX", "").split()
     if named:
         if shutil.which(named[0]) is None:
-            raise NativeBuildError(f"the compiler {named[0]!r} named by $CXX is not found: correct or unset CXX")
+            raise NativeBuildError(
+                f"the compiler {named[0]!r} named by $CXX is not found: correct or unset CXX"
+            )
         return named
     for name in ("c++", "g++", "clang++"):
         if shutil.which(name):
             return [name]
     raise NativeBuildError(
         "no C++ compiler found (looked for $CXX, c++, g++, clang++): install one "
-        "(Debian/Ubuntu: `sudo apt install g++`; Fedora: `sudo dnf install gcc-c++`; macOS: `xcode-select --install`) "
+        "(Debian/Ubuntu: `sudo apt install g++`; Fedora: `sudo dnf install gcc-c++`; "
+        "macOS: `xcode-select --install`) "
         "or use --backend reference (slow) or --backend gsplat (NVIDIA GPU)"
     )
 
@@ -87,7 +99,9 @@ def build_library(extra_flags: tuple[str, ...] = (), *, native: bool = True) -> 
             return path
         except OSError as error:  # a cache that cannot be written: try the next folder
             failure = error
-    raise NativeBuildError(f"cannot write the compiled library: {failure}; set FEWSPLAT_CACHE to a writable folder")
+    raise NativeBuildError(
+        f"cannot write the compiled library: {failure}; set FEWSPLAT_CACHE to a writable folder"
+    )
 
 
 def _cache_key(compiler: list[str], extra_flags: tuple[str, ...], native: bool) -> str:
@@ -95,7 +109,9 @@ def _cache_key(compiler: list[str], extra_flags: tuple[str, ...], native: bool) 
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
-    digest.update(repr((compiler, FLAGS, extra_flags, native, version, _processor() if native else "")).encode())
+    digest.update(
+        repr((compiler, FLAGS, extra_flags, native, version, _processor() if native else "")).encode()
+    )
     return digest.hexdigest()[:20]
 
 

@@ -22,7 +22,14 @@ from rasterizer.contract import (
 from rasterizer.gsplat_backend import BackendError
 from rasterizer.stages import Stages, rasterize
 
-__all__ = ["BACKENDS", "BackendError", "RenderOutput", "available_backends", "rasterization", "resolve_backend"]
+__all__ = [
+    "BACKENDS",
+    "BackendError",
+    "RenderOutput",
+    "available_backends",
+    "rasterization",
+    "resolve_backend",
+]
 
 BACKENDS = ("gsplat", "cpu", "reference")
 
@@ -117,7 +124,7 @@ def rasterization(
         radius_clip: Gaussians whose box is at most this many pixels in both half-widths are culled.
         eps2d: blur added to the 2D covariance's diagonal, pixels^2.
         sh_degree: active SH degree, 0 to 4, with (degree+1)^2 <= K; None: colors are used as they are.
-        packed: meta holds visible rows only ([nnz, ...] with camera_ids and gaussian_ids) instead of [C, N, ...].
+        packed: meta holds visible rows only ([nnz, ...] with camera_ids and gaussian_ids), not [C, N, ...].
         tile_size: 16.
         backgrounds: [C, D], seen through what transmittance is left; depth channels have none.
         render_mode: RGB, D (accumulated z), ED (z / alpha), RGB+D or RGB+ED (z as last channel).
@@ -172,15 +179,18 @@ def rasterization(
             extra["rolling_shutter"] = rolling_shutter
         return gsplat_backend.rasterization(
             means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-            near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d, sh_degree=sh_degree,
-            packed=packed, tile_size=tile_size, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad,
-            rasterize_mode=rasterize_mode, channel_chunk=channel_chunk, camera_model=camera_model, **extra,
+            near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
+            sh_degree=sh_degree, packed=packed, tile_size=tile_size, backgrounds=backgrounds,
+            render_mode=render_mode, absgrad=absgrad, rasterize_mode=rasterize_mode,
+            channel_chunk=channel_chunk, camera_model=camera_model, **extra,
         )  # fmt: skip
     for name, value in gsplat_only.items():
         if value is not None and value is not False:
             raise NotImplementedError(f"{name}: supported by the gsplat backend only, not by {backend!r}")
     if rolling_shutter is not None and getattr(rolling_shutter, "name", rolling_shutter) != "GLOBAL":
-        raise NotImplementedError(f"rolling_shutter: supported by the gsplat backend only, not by {backend!r}")
+        raise NotImplementedError(
+            f"rolling_shutter: supported by the gsplat backend only, not by {backend!r}"
+        )
     if camera_model != "pinhole":
         raise NotImplementedError(f"camera_model: {backend!r} supports 'pinhole', got {camera_model!r}")
     if tile_size != TILE_SIZE:
@@ -189,7 +199,20 @@ def rasterization(
         raise ValueError(f"rasterize_mode: expected 'classic' or 'antialiased', got {rasterize_mode!r}")
     if render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode: expected one of {RENDER_MODES}, got {render_mode!r}")
-    _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, backgrounds, render_mode)
+    _check(
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        Ks,
+        width,
+        height,
+        sh_degree,
+        backgrounds,
+        render_mode,
+    )
     return rasterize(
         _stages(backend, means),
         means, quats, scales, opacities, colors, viewmats, Ks, int(width), int(height),
@@ -207,7 +230,9 @@ def _stages(backend: str, means: Tensor) -> Stages:
     if backend != "cpu":
         raise BackendError(f"backend: expected auto, {', '.join(BACKENDS)}; got {backend!r}")
     if means.device.type != "cpu" or means.dtype != torch.float32:
-        raise TypeError(f"means: backend 'cpu' takes float32 CPU tensors, got {means.dtype} on {means.device}")
+        raise TypeError(
+            f"means: backend 'cpu' takes float32 CPU tensors, got {means.dtype} on {means.device}"
+        )
     from rasterizer.cpu import CpuStages
 
     return CpuStages()
@@ -258,13 +283,27 @@ def _check(
     if not fits:
         raise ValueError(f"colors: expected {shapes}, got {list(colors.shape)}")
     channels = 3 if sh_degree is not None else colors.shape[-1]
-    if backgrounds is not None and render_mode not in ("D", "ED") and tuple(backgrounds.shape) != (c, channels):
+    if (
+        backgrounds is not None
+        and render_mode not in ("D", "ED")
+        and tuple(backgrounds.shape) != (c, channels)
+    ):
         raise ValueError(f"backgrounds: expected [C={c}, {channels}], got {list(backgrounds.shape)}")
-    tensors = {"quats": quats, "scales": scales, "opacities": opacities, "colors": colors, "viewmats": viewmats, "Ks": Ks}
+    tensors = {
+        "quats": quats,
+        "scales": scales,
+        "opacities": opacities,
+        "colors": colors,
+        "viewmats": viewmats,
+        "Ks": Ks,
+    }
     if backgrounds is not None:
         tensors["backgrounds"] = backgrounds
     for name, tensor in tensors.items():
         if tensor.dtype != means.dtype or tensor.device != means.device:
-            raise TypeError(f"{name}: expected {means.dtype} on {means.device} like means, got {tensor.dtype} on {tensor.device}")
+            raise TypeError(
+                f"{name}: expected {means.dtype} on {means.device} like means, "
+                f"got {tensor.dtype} on {tensor.device}"
+            )
     if means.device.type == "cpu" and bool((Ks[:, 0, 1] != 0).any()):
         raise NotImplementedError("Ks: skew (Ks[:, 0, 1]) must be 0")

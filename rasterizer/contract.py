@@ -31,7 +31,7 @@ class RenderOutput:
         color: [C, H, W, 3], linear in the Gaussians' colours, not clamped to [0, 1].
         depth: [C, H, W] camera-space z: accumulated (D) or expected (ED); 0 where nothing was hit.
         alpha: [C, H, W] in [0, 1]: accumulated opacity.
-        info: the rasterizer's meta (means2d, radii, depths, conics, opacities, width, height, n_cameras, ...).
+        info: the rasterizer's meta (means2d, radii, depths, conics, opacities, n_cameras, ...).
     """
 
     color: Tensor

@@ -120,7 +120,11 @@ class _Project(torch.autograd.Function):
         _, v_means2d, v_depths, v_conics, v_compensations = (g.contiguous() for g in grads)
         means, quats, scales, viewmats, Ks, radii = ctx.saved_tensors
         width, height, eps2d, near, far, _, antialiased = ctx.settings
-        v_means, v_quats, v_scales = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+        v_means, v_quats, v_scales = (
+            torch.empty_like(means),
+            torch.empty_like(quats),
+            torch.empty_like(scales),
+        )
         v_viewmats = torch.empty_like(viewmats) if ctx.needs_input_grad[4] else None
         call(
             "fs_project_backward", means.shape[0], viewmats.shape[0], means, quats, scales, viewmats, Ks,
@@ -132,7 +136,9 @@ class _Project(torch.autograd.Function):
 
 class _SphericalHarmonics(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor, degree: int) -> Tensor:
+    def forward(
+        ctx: Any, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor, degree: int
+    ) -> Tensor:
         means, campos, coeffs, radii = (t.contiguous() for t in (means, campos, coeffs, radii))
         n, c = means.shape[0], campos.shape[0]
         colors = torch.empty(c, n, 3)
@@ -146,10 +152,15 @@ class _SphericalHarmonics(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         means, campos, coeffs, radii, colors = ctx.saved_tensors
-        v_coeffs, v_means, v_campos = torch.empty_like(coeffs), torch.empty_like(means), torch.empty_like(campos)
+        v_coeffs, v_means, v_campos = (
+            torch.empty_like(coeffs),
+            torch.empty_like(means),
+            torch.empty_like(campos),
+        )
         call(
-            "fs_sh_backward", means.shape[0], campos.shape[0], ctx.degree, coeffs.shape[-2], int(coeffs.dim() == 4),
-            means, campos, coeffs, radii, colors, grads[0].contiguous(), v_coeffs, v_means, v_campos,
+            "fs_sh_backward", means.shape[0], campos.shape[0], ctx.degree, coeffs.shape[-2],
+            int(coeffs.dim() == 4), means, campos, coeffs, radii, colors, grads[0].contiguous(),
+            v_coeffs, v_means, v_campos,
         )  # fmt: skip
         return v_means, v_campos, v_coeffs, None, None
 
@@ -193,7 +204,8 @@ class _Composite(torch.autograd.Function):
             part = [t[start : start + count] for t in flat]
             address = call(
                 "fs_raster_forward", count, channels, *part, flat_radii[start : start + count],
-                None if backgrounds is None else backgrounds[camera], width, height, image[camera], alpha[camera],
+                None if backgrounds is None else backgrounds[camera], width, height,
+                image[camera], alpha[camera],
             )  # fmt: skip
             if address is None:
                 raise MemoryError(
@@ -221,11 +233,14 @@ class _Composite(torch.autograd.Function):
             part = slice(start, start + count)
             failed = call(
                 "fs_raster_backward", handle.address, flat_opacities[part], image[camera], v_image[camera],
-                v_alpha[camera], v_means2d.view(-1, 2)[part], None if v_abs is None else v_abs.view(-1, 2)[part],
-                v_conics.view(-1, 3)[part], v_colors.view(-1, image.shape[-1])[part], v_opacities.view(-1)[part],
+                v_alpha[camera], v_means2d.view(-1, 2)[part],
+                None if v_abs is None else v_abs.view(-1, 2)[part], v_conics.view(-1, 3)[part],
+                v_colors.view(-1, image.shape[-1])[part], v_opacities.view(-1)[part],
             )  # fmt: skip
             if failed:
-                raise MemoryError(f"the rasterizer's backward pass ran out of memory: {count} Gaussians at {width}x{height}")
+                raise MemoryError(
+                    f"the rasterizer's backward pass ran out of memory: {count} Gaussians at {width}x{height}"
+                )
             start += count
         if v_abs is not None:
             earlier = getattr(means2d, "absgrad", None)

@@ -34,7 +34,8 @@ def why_unavailable() -> str | None:
         build = torch.version.cuda
         if build is None:
             return f"this torch ({torch.__version__}) was built without CUDA: install a CUDA build of torch"
-        return f"torch finds no NVIDIA GPU (torch {torch.__version__} for CUDA {build}): check `nvidia-smi` and the driver"
+        found = f"torch {torch.__version__} for CUDA {build}"
+        return f"torch finds no NVIDIA GPU ({found}): check `nvidia-smi` and the driver"
     return None
 
 
@@ -54,7 +55,7 @@ def rasterization(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, dict[str, 
     if _backend._C is None:
         version = importlib.metadata.version("gsplat")
         raise BackendError(
-            f"backend gsplat: gsplat {version} found no CUDA toolkit to compile its kernels with: install nvcc "
-            "matching torch's CUDA, or a prebuilt gsplat wheel; or use --backend cpu"
+            f"backend gsplat: gsplat {version} found no CUDA toolkit to compile its kernels with: install "
+            "nvcc matching torch's CUDA, or a prebuilt gsplat wheel; or use --backend cpu"
         )
     return gsplat.rasterization(*args, **kwargs)

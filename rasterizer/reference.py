@@ -43,16 +43,25 @@ class ReferenceStages:
             usable = means.isfinite().all(-1) & (norm2 > 0) & norm2.isfinite() & scales.isfinite().all(-1)
             usable = usable & opacities.isfinite()
             cam, gau = torch.nonzero(usable & (z >= near_plane) & (z <= far_plane), as_tuple=True)
-        mean2d, depth, cov = _project_rows(means[gau], quats[gau], scales[gau], viewmats[cam], Ks[cam], width, height)
+        mean2d, depth, cov = _project_rows(
+            means[gau], quats[gau], scales[gau], viewmats[cam], Ks[cam], width, height
+        )
         det_sharp = cov[:, 0] * cov[:, 2] - cov[:, 1] ** 2
         a, b, c = cov[:, 0] + eps2d, cov[:, 1], cov[:, 2] + eps2d
         det = a * c - b * b
         with torch.no_grad():
             ratio = (det_sharp / det).clamp(min=0)
             opacity = opacities[gau] * ratio.sqrt() if antialiased else opacities[gau]
-            extent = torch.sqrt(2 * torch.log(opacity.clamp(min=MIN_ALPHA) / MIN_ALPHA)).clamp(max=MAX_EXTENT_SIGMAS)
+            extent = torch.sqrt(2 * torch.log(opacity.clamp(min=MIN_ALPHA) / MIN_ALPHA)).clamp(
+                max=MAX_EXTENT_SIGMAS
+            )
             rx, ry = torch.ceil(extent * a.sqrt()), torch.ceil(extent * c.sqrt())
-            seen = (det > 0) & det.isfinite() & (opacity >= MIN_ALPHA) & ((rx > radius_clip) | (ry > radius_clip))
+            seen = (
+                (det > 0)
+                & det.isfinite()
+                & (opacity >= MIN_ALPHA)
+                & ((rx > radius_clip) | (ry > radius_clip))
+            )
             seen &= (mean2d[:, 0] + rx > 0) & (mean2d[:, 0] - rx < width)
             seen &= (mean2d[:, 1] + ry > 0) & (mean2d[:, 1] - ry < height) & mean2d.isfinite().all(-1)
         cam, gau, a, b, c, det = cam[seen], gau[seen], a[seen], b[seen], c[seen], det[seen]
@@ -64,10 +73,14 @@ class ReferenceStages:
         compensations = None
         if antialiased:
             sharp = det_sharp[seen] / det
-            compensations = scatter(torch.where(sharp > 0, sharp.clamp(min=1e-30).sqrt(), torch.zeros_like(sharp)))
+            compensations = scatter(
+                torch.where(sharp > 0, sharp.clamp(min=1e-30).sqrt(), torch.zeros_like(sharp))
+            )
         radius = torch.stack([rx[seen], ry[seen]], -1).clamp(max=1e9).to(torch.int32)
         conic = torch.stack([c / det, -b / det, a / det], -1)
-        return Projection(scatter(radius), scatter(mean2d[seen]), scatter(depth[seen]), scatter(conic), compensations)
+        return Projection(
+            scatter(radius), scatter(mean2d[seen]), scatter(depth[seen]), scatter(conic), compensations
+        )
 
     def spherical_harmonics(
         self, degree: int, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor
@@ -102,10 +115,14 @@ class ReferenceStages:
         images, alphas, start = [], [], 0
         for camera, count in enumerate(counts):
             with torch.no_grad():
+                part = slice(start, start + count)
                 order = _visible_in_depth_order(
-                    *(t[start : start + count] for t in (means2d.reshape(-1, 2), conics, colors, opacities)),
-                    depths.reshape(-1)[start : start + count],
-                    radii.reshape(-1, 2)[start : start + count],
+                    means2d.reshape(-1, 2)[part],
+                    conics[part],
+                    colors[part],
+                    opacities[part],
+                    depths.reshape(-1)[part],
+                    radii.reshape(-1, 2)[part],
                 )
             rows = start + order
             start += count
@@ -114,7 +131,9 @@ class ReferenceStages:
             else:
                 centers = means2d.reshape(-1, 2)[rows][:, None, None, :]
             background = None if backgrounds is None else backgrounds[camera]
-            image, alpha = _blend(centers, conics[rows], colors[rows], opacities[rows], width, height, background)
+            image, alpha = _blend(
+                centers, conics[rows], colors[rows], opacities[rows], width, height, background
+            )
             images.append(image)
             alphas.append(alpha)
         return torch.stack(images), torch.stack(alphas)
@@ -141,7 +160,9 @@ def _project_rows(
     u = torch.maximum(torch.minimum(p[:, 0] / depth, (width - cx) / fx + slack_x), -cx / fx - slack_x)
     v = torch.maximum(torch.minimum(p[:, 1] / depth, (height - cy) / fy + slack_y), -cy / fy - slack_y)
     zero = torch.zeros_like(depth)
-    jacobian = torch.stack([fx / depth, zero, -fx * u / depth, zero, fy / depth, -fy * v / depth], -1).reshape(-1, 2, 3)
+    jacobian = torch.stack(
+        [fx / depth, zero, -fx * u / depth, zero, fy / depth, -fy * v / depth], -1
+    ).reshape(-1, 2, 3)
     flat_axes = jacobian @ axes
     cov = flat_axes @ flat_axes.transpose(1, 2)
     mean2d = torch.stack([fx * p[:, 0] / depth + cx, fy * p[:, 1] / depth + cy], -1)
@@ -190,7 +211,9 @@ def _blend(
 ) -> tuple[Tensor, Tensor]:
     """Front-to-back blending; centers [V, H, W, 2] or [V, 1, 1, 2] -> image [H, W, D], alpha [H, W, 1]."""
     like: dict[str, Any] = {"dtype": conics.dtype, "device": conics.device}
-    py, px = torch.meshgrid(torch.arange(height, **like) + 0.5, torch.arange(width, **like) + 0.5, indexing="ij")
+    py, px = torch.meshgrid(
+        torch.arange(height, **like) + 0.5, torch.arange(width, **like) + 0.5, indexing="ij"
+    )
     dx, dy = centers[..., 0] - px, centers[..., 1] - py
     a, b, c = conics[:, :, None, None].unbind(1)
     sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy

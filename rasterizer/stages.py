@@ -61,7 +61,7 @@ class Stages(Protocol):
     def spherical_harmonics(
         self, degree: int, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor
     ) -> Tensor:
-        """Colours [C, N, 3] >= 0 seen from campos [C, 3]; coeffs [N, K, 3] or [C, N, K, 3]; 0 where culled."""
+        """Colours [C, N, 3] >= 0 from campos [C, 3], coeffs [N, K, 3] or [C, N, K, 3]; 0 where culled."""
         ...
 
     def composite(
@@ -127,7 +127,12 @@ def rasterize(
         radius_clip=radius_clip,
         antialiased=antialiased,
     )
-    radii, means2d, depths, conics = projection.radii, projection.means2d, projection.depths, projection.conics
+    radii, means2d, depths, conics = (
+        projection.radii,
+        projection.means2d,
+        projection.depths,
+        projection.conics,
+    )
     row_opacities = opacities[None].expand(c, n)
     if projection.compensations is not None:
         row_opacities = row_opacities * projection.compensations
@@ -144,7 +149,11 @@ def rasterize(
     if packed:
         camera_ids, gaussian_ids = torch.nonzero((radii > 0).all(-1), as_tuple=True)
         counts = torch.bincount(camera_ids, minlength=c).tolist()
-        radii, means2d, depths = radii[camera_ids, gaussian_ids], means2d[camera_ids, gaussian_ids], depths[camera_ids, gaussian_ids]
+        radii, means2d, depths = (
+            radii[camera_ids, gaussian_ids],
+            means2d[camera_ids, gaussian_ids],
+            depths[camera_ids, gaussian_ids],
+        )
         conics, row_opacities = conics[camera_ids, gaussian_ids], row_opacities[camera_ids, gaussian_ids]
         if row_colors is not None:
             row_colors = row_colors[camera_ids, gaussian_ids]

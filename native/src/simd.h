@@ -13,7 +13,7 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && !defined(FS_FORCE_SCALAR)
 #define FS_SIMD_NAME "avx512"
 #include <immintrin.h>
 namespace fs {
@@ -68,7 +68,7 @@ static inline F reciprocal(F a) { // one Newton step on a 14-bit estimate
 }
 } // namespace fs
 
-#elif defined(__AVX2__) && defined(__FMA__)
+#elif defined(__AVX2__) && defined(__FMA__) && !defined(FS_FORCE_SCALAR)
 #define FS_SIMD_NAME "avx2"
 #include <immintrin.h>
 namespace fs {
@@ -122,7 +122,7 @@ static inline F reciprocal(F a) { // one Newton step on a 12-bit estimate
 }
 } // namespace fs
 
-#elif defined(__ARM_NEON) && defined(__aarch64__)
+#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(FS_FORCE_SCALAR)
 #define FS_SIMD_NAME "neon"
 #include <arm_neon.h>
 namespace fs {

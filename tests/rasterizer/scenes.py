@@ -39,7 +39,9 @@ def rotation_y(angle: float) -> Tensor:
     return torch.tensor([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]], dtype=torch.float64)
 
 
-def random_scene(n: int, cameras: int = 1, k: int = 16, width: int = 50, height: int = 37, seed: int = 0) -> Inputs:
+def random_scene(
+    n: int, cameras: int = 1, k: int = 16, width: int = 50, height: int = 37, seed: int = 0
+) -> Inputs:
     """Overlapping Gaussians of all sizes and opacities around z = 3, seen by cameras side by side."""
     g = torch.Generator().manual_seed(seed)
 
@@ -50,7 +52,9 @@ def random_scene(n: int, cameras: int = 1, k: int = 16, width: int = 50, height:
     for c in range(cameras):
         viewmats[c, :3, :3] = rotation_y(0.2 * c)
         viewmats[c, :3, 3] = torch.tensor([-0.4 * c, 0.1, 0.05 * c])
-    K = torch.tensor([[0.9 * width, 0, 0.47 * width], [0, 0.95 * width, 0.53 * height], [0, 0, 1]], dtype=torch.float64)
+    K = torch.tensor(
+        [[0.9 * width, 0, 0.47 * width], [0, 0.95 * width, 0.53 * height], [0, 0, 1]], dtype=torch.float64
+    )
     return Inputs(
         means=normal(n, 3) * torch.tensor([1.0, 1.0, 0.7]) + torch.tensor([0.0, 0.0, 3.0]),
         quats=normal(n, 4),
@@ -78,7 +82,9 @@ def margin_to_thresholds(inputs: Inputs) -> float:
         near_plane=0.01, far_plane=1e10, radius_clip=0.0, antialiased=False,
     )  # fmt: skip
     py, px = torch.meshgrid(
-        torch.arange(x.height, dtype=torch.float64) + 0.5, torch.arange(x.width, dtype=torch.float64) + 0.5, indexing="ij"
+        torch.arange(x.height, dtype=torch.float64) + 0.5,
+        torch.arange(x.width, dtype=torch.float64) + 0.5,
+        indexing="ij",
     )
     worst = math.inf
     for c in range(x.viewmats.shape[0]):

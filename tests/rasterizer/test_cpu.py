@@ -5,12 +5,12 @@ Not checked here: speed (scripts/benchmark) and memory errors (test_sanitizers).
 
 from __future__ import annotations
 
-import native
 import pytest
 import torch
-from rasterizer import rasterization
 from torch import Tensor
 
+import native
+from rasterizer import rasterization
 from tests.rasterizer.scenes import Inputs, margin_to_thresholds, random_scene
 
 NAMES = ("means", "quats", "scales", "opacities", "colors", "viewmats")
@@ -54,7 +54,9 @@ def _compare(scene: Inputs, **options: object) -> dict[str, Tensor]:
         # float32 through sums of up to 1e4 terms of both signs: 1e-4 of the largest entry is a bound for
         # rounding (1e-6 is typical), and far below what a wrong formula or a lost term would cause.
         scale = float(expected.abs().max()) if expected.numel() else 0.0
-        torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-4 * scale + 1e-7, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            ours[name], expected, rtol=0, atol=1e-4 * scale + 1e-7, msg=lambda m, n=name: f"{n}: {m}"
+        )
     return ours
 
 
@@ -138,11 +140,13 @@ def test_empty_and_fully_culled_scenes_show_the_background(packed: bool) -> None
             means = x.means.requires_grad_(True)
             background = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=dtype)
             colors, alphas, meta = rasterization(
-                means, *x.call()[1:], sh_degree=2, backgrounds=background, render_mode="RGB+ED", packed=packed,
-                absgrad=True, backend=backend,
+                means, *x.call()[1:], sh_degree=2, backgrounds=background, render_mode="RGB+ED",
+                packed=packed, absgrad=True, backend=backend,
             )  # fmt: skip
             colors.sum().backward()
-            assert torch.equal(colors[..., :3], background[:, None, None].expand(2, scene.height, scene.width, 3))
+            assert torch.equal(
+                colors[..., :3], background[:, None, None].expand(2, scene.height, scene.width, 3)
+            )
             assert not colors[..., 3].any() and not alphas.any()
             assert float(means.grad.abs().sum()) == 0 and int(meta["radii"].sum()) == 0
 
@@ -209,7 +213,9 @@ def test_long_thin_splats_agree_with_the_reference() -> None:
     # A float32 conic of a splat of aspect ratio A carries an error of about A^2 eps; here A is up to 200.
     torch.testing.assert_close(ours["colors"], truth["colors"], rtol=0, atol=5e-3)
     for name in ("v_means", "v_colors", "v_opacities"):
-        torch.testing.assert_close(ours[name], truth[name], rtol=0, atol=1e-2 * float(truth[name].abs().max()))
+        torch.testing.assert_close(
+            ours[name], truth[name], rtol=0, atol=1e-2 * float(truth[name].abs().max())
+        )
 
 
 def test_the_bench_scene_agrees_with_the_reference(shared_bench: object) -> None:
@@ -218,14 +224,22 @@ def test_the_bench_scene_agrees_with_the_reference(shared_bench: object) -> None
     with np.load(shared_bench / "bench_scene_10k.npz") as data:  # type: ignore[operator]
         fields = {k: torch.from_numpy(np.asarray(data[k])).float() for k in data if data[k].ndim}
     K = fields["K"].clone()
-    K[:2] *= 0.25  # the reference needs Gaussians x pixels of memory: a quarter of the size, every 5th Gaussian
+    K[:2] *= (
+        0.25  # the reference needs Gaussians x pixels of memory: a quarter of the size, every 5th Gaussian
+    )
     rows = slice(None, None, 5)
     arguments = [fields[k][rows] for k in ("means", "quats", "scales", "opacities", "colors")]
     out = []
     for backend, dtype in (("reference", torch.float64), ("cpu", torch.float32)):
         args = [a.to(dtype) for a in arguments]
         colors, alphas, _ = rasterization(
-            *args, fields["viewmat"][None].to(dtype), K[None].to(dtype), 126, 94, render_mode="RGB+ED", backend=backend
+            *args,
+            fields["viewmat"][None].to(dtype),
+            K[None].to(dtype),
+            126,
+            94,
+            render_mode="RGB+ED",
+            backend=backend,
         )
         out.append(torch.cat([colors[..., :3], alphas], -1).double())
     difference = (out[0] - out[1]).abs()

@@ -1,4 +1,4 @@
-"""The reference is judged by finite differences, by gsplat's CPU-capable functions, and by hand-made cases."""
+"""The reference is judged by finite differences, gsplat's torch functions and hand-made cases."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from rasterizer import rasterization
 from rasterizer.contract import MIN_ALPHA, MIN_TRANSMITTANCE
 from rasterizer.reference import ReferenceStages, sh_basis
-from torch import Tensor
-
-from tests.rasterizer.scenes import margin_to_thresholds, random_scene
+from tests.rasterizer.scenes import Inputs, margin_to_thresholds, random_scene
 
 
-def _wide_margin_scene(n: int, cameras: int, k: int, width: int, height: int) -> object:
+def _wide_margin_scene(n: int, cameras: int, k: int, width: int, height: int) -> Inputs:
     """A scene with no alpha within 1e-4 of a threshold: finite differences of 1e-6 cross none."""
     for seed in range(100):
         scene = random_scene(n, cameras, k, width, height, seed)
@@ -38,7 +38,7 @@ def test_reference_gradients_agree_with_finite_differences(mode: str, render_mod
         )  # fmt: skip
         return colors, alphas
 
-    # Central differences in double at 1e-6: truncation about 1e-10 times the third derivative, rounding 1e-10.
+    # Central differences in double at 1e-6: truncation and rounding both about 1e-10.
     assert torch.autograd.gradcheck(call, (*leaves, backgrounds), eps=1e-6, atol=1e-5, rtol=1e-4)
 
 
@@ -83,7 +83,8 @@ def test_one_centred_splat_has_the_closed_form_profile() -> None:
     one = torch.ones(1, dtype=torch.float64)
     K = torch.tensor([[[focal, 0, 16.5], [0, focal, 16.5], [0, 0, 1.0]]], dtype=torch.float64)
     colors, alphas, _ = rasterization(
-        torch.tensor([[0.0, 0.0, depth]], dtype=torch.float64), torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64),
+        depth * torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64),
+        torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64),
         sigma * torch.ones(1, 3, dtype=torch.float64), opacity * one, torch.ones(1, 3, dtype=torch.float64),
         torch.eye(4, dtype=torch.float64)[None], K, 33, 33, render_mode="RGB+D", backend="reference",
     )  # fmt: skip

@@ -69,7 +69,9 @@ def call(name: str, *arguments: Any) -> Any:
 
 def _address(tensor: Tensor) -> int:
     if not tensor.is_contiguous() or tensor.device.type != "cpu":
-        raise ValueError(f"native kernels take dense CPU tensors, got {tensor.device} with strides {tensor.stride()}")
+        raise ValueError(
+            f"native kernels take dense CPU tensors, got {tensor.device} with strides {tensor.stride()}"
+        )
     return tensor.data_ptr()
 
 
@@ -129,5 +131,7 @@ def adam_step(
     """
     for name, tensor in (("param", param), ("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
         if tensor.dtype != torch.float32 or tensor.shape != param.shape:
-            raise ValueError(f"{name}: expected float32 {tuple(param.shape)}, got {tensor.dtype} {tuple(tensor.shape)}")
+            raise ValueError(
+                f"{name}: expected float32 {tuple(param.shape)}, got {tensor.dtype} {tuple(tensor.shape)}"
+            )
     call("fs_adam_step", param.numel(), param, grad, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
