@@ -110,13 +110,13 @@ class Textures:
             row = np.floor(v)
             u = u + fract(row * 0.5)
             column = np.floor(u)
-            wobble = 0.035 * (self.noise(p * 40.0) - 0.5)
             edge = np.minimum(
                 np.minimum(u - column, 1 - u + column) * (width / height), np.minimum(v - row, 1 - v + row)
             )
             grain = self.fbm(p * 26.0, 4)
+            wobble = 0.07 * (grain - 0.5)  # ragged joints
             brick = _palette(ramp, self.cell_hash(row, column)) * (0.45 + 1.1 * grain)
-            soot = 0.72 + 0.5 * self.fbm(p * 2.3, 2)
+            soot = 0.72 + 0.5 * self.noise(p * 3.1)
             return mix(mortar * (0.6 + 0.7 * grain), brick, smoothstep(0.05, 0.1, edge + wobble)) * soot
 
         return albedo
