@@ -68,7 +68,7 @@ class Config:
     """How many of those stay; 0 = all."""
     log_every: int = 10
     """Iterations between two points of the TensorBoard curves."""
-    quiet: Flag = False
+    quiet: bool = False
     """Show no progress bar and no progress lines."""
 
     scene: Annotated[SceneConfig, OmitArgPrefixes] = field(default_factory=SceneConfig)

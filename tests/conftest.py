@@ -33,3 +33,13 @@ def shared_bench() -> Path:
     if not folder.is_dir():
         pytest.skip("rasterizer inputs are not here (expected the folder shared/bench beside the repository)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic COLMAP scene: 10 views of 80x60 pixels, 800 points."""
+    from scene.synthetic import write_synthetic_scene
+
+    folder = tmp_path_factory.mktemp("scenes") / "still life"  # with a space, as users have
+    write_synthetic_scene(folder, n_views=10, width=80, height=60, points=800)
+    return folder
