@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads woul
 import torch
 from torch import Tensor
 
+from atomic import atomic_write
 from configs import Config, parse_command_line, save_config, to_plain
 from engine import (
     OutputFolder,
@@ -36,7 +37,6 @@ from engine import (
     save_checkpoint,
     seed_everything,
 )
-from engine.atomic import atomic_write
 from evaluation import Report, evaluate, load_perceptual, write_report
 from gaussian_model import (
     GaussianAdam,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 import yaml
 
+from atomic import write_bytes
 from configs.config_error import ConfigError
 from configs.schema import Config
 from configs.values import read_yaml, to_plain, update
@@ -27,17 +26,7 @@ def save_config(path: Path, config: Config) -> None:
     text = _HEADER + yaml.safe_dump(
         {"format": FORMAT, **to_plain(config)}, sort_keys=False, allow_unicode=True
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    write_bytes(path, text.encode())
 
 
 def load_saved_config(path: Path) -> Config:

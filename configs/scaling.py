@@ -11,9 +11,16 @@ from configs.values import walk
 T = TypeVar("T")
 
 
-def schedule_fields(kind: type) -> list[str]:
-    """Returns the dotted paths of the options that count iterations (metadata {"unit": "iterations"})."""
-    return [path for path, item in walk(kind) if item.metadata.get("unit") == "iterations"]
+def schedule_fields(kind: type) -> dict[str, int]:
+    """Returns the options that count iterations (metadata {"unit": "iterations"}) and their least values.
+
+    The metadata "least" bounds what scaling may make of a value; without it the bound is 1.
+    """
+    return {
+        path: item.metadata.get("least", 1)
+        for path, item in walk(kind)
+        if item.metadata.get("unit") == "iterations"
+    }
 
 
 def scale_schedules(config: T, ratio: float, pinned: Collection[str] = ()) -> T:
@@ -24,11 +31,12 @@ def scale_schedules(config: T, ratio: float, pinned: Collection[str] = ()) -> T:
         ratio: new length divided by the length that the schedules are stated for.
         pinned: dotted paths that keep their value.
 
-    Values are rounded, and those above 0 stay at least 1: zero means "never" or "at once" and remains.
+    Values are rounded, and those above 0 stay at least 1, or the field's own least value where they were
+    not below it: zero means "never" or "at once" and remains.
     """
     changes = {
-        path: _scaled(_get(config, path), ratio)
-        for path in schedule_fields(type(config))
+        path: _scaled(_get(config, path), ratio, least)
+        for path, least in schedule_fields(type(config)).items()
         if path not in pinned
     }
     return replace_paths(config, changes)
@@ -58,9 +66,7 @@ def _get(config: Any, path: str) -> Any:
     return config
 
 
-def _scaled(value: Any, ratio: float) -> Any:
-    if isinstance(value, tuple):
-        return tuple(
-            dict.fromkeys(_scaled(item, ratio) for item in value)
-        )  # short runs make neighbours equal
-    return max(1, round(value * ratio)) if value > 0 else value
+def _scaled(value: Any, ratio: float, least: int) -> Any:
+    if isinstance(value, tuple):  # short runs make neighbours equal
+        return tuple(dict.fromkeys(_scaled(item, ratio, least) for item in value))
+    return max(min(value, least), round(value * ratio)) if value > 0 else value

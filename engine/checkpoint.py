@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.atomic import atomic_write, remove_leftovers
+from atomic import atomic_write, remove_leftovers
 from engine.seeding import generator_states, set_generator_states
 from engine.state import TrainingState
 from errors import UserError

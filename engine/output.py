@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from engine.atomic import remove_leftovers
+from atomic import remove_leftovers
 from engine.checkpoint import latest_checkpoint
 from engine.command import add_facts
 from errors import UserError
@@ -39,6 +39,7 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
         for name in ("results.json", "per_view.json", "*/*.png", "*/*.npy")
     ),
     "video/ours_*/*.mp4",
+    "video/ours_*/*/*.png",
     "video/ours_*/*/*.png",
 )
 _RUN = ("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from atomic import atomic_write, write_bytes
 
 _VISIBLE = 0.5  # alpha from which a pixel's depth means something
 
@@ -76,7 +77,7 @@ def save_png(path: Path, image: Tensor | NDArray[np.uint8]) -> None:
     done, data = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR))
     if not done:
         raise ValueError(f"{path}: expected [H, W, 3] uint8, got {list(pixels.shape)} {pixels.dtype}")
-    write_atomic(path, data.tobytes())
+    write_bytes(path, data.tobytes())
 
 
 def save_npy(path: Path, values: Tensor) -> None:
@@ -85,24 +86,5 @@ def save_npy(path: Path, values: Tensor) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, values.detach().float().cpu().numpy())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replaces a file in one step: readers see the old content or the new.
-
-    Raises:
-        OSError: If it cannot be written; the old file stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        np.save(file, values.detach().float().cpu().numpy())

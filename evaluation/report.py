@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from atomic import write_bytes
 from evaluation.metrics import MAX_PSNR
-from evaluation.pictures import write_atomic
 
 METRICS = ("SSIM", "PSNR", "LPIPS")
 
@@ -120,7 +120,7 @@ def write_report(folder: Path, report: Report, iteration: int) -> None:
         content[f"ours_{iteration}"] = entry
         content["conventions"] = content.pop("conventions", {}) | report.conventions()
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        write_atomic(folder / name, text.encode())
+        write_bytes(folder / name, text.encode())
 
 
 def _read(path: Path) -> dict[str, Any]:

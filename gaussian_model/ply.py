@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from plyfile import PlyData, PlyElement, PlyElementParseError, PlyHeaderParseError, PlyParseError
 
+from atomic import atomic_write
 from errors import UserError
 from gaussian_model.gaussians import Gaussians
 from gaussian_model.spherical_harmonics import degree_of
@@ -67,30 +67,21 @@ def save_ply(path: Path, gaussians: Gaussians) -> None:
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"]
     header += [f"property float {name}" for name in names] + ["end_header", ""]
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write("\n".join(header).encode("ascii"))
-            for first in range(0, len(gaussians), _ROWS_AT_ONCE):
-                part = {key: value[first : first + _ROWS_AT_ONCE] for key, value in state.items()}
-                rows = len(part["means"])
-                columns = [
-                    part["means"],
-                    torch.zeros(rows, 3),
-                    part["sh0"].reshape(rows, 3),
-                    part["shN"].transpose(1, 2).reshape(rows, rest),
-                    part["opacities"].unsqueeze(-1),
-                    part["scales"],
-                    part["quats"],
-                ]
-                file.write(torch.cat(columns, dim=1).numpy().astype("<f4").tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with atomic_write(path) as file:
+        file.write("\n".join(header).encode("ascii"))
+        for first in range(0, len(gaussians), _ROWS_AT_ONCE):
+            part = {key: value[first : first + _ROWS_AT_ONCE] for key, value in state.items()}
+            rows = len(part["means"])
+            columns = [
+                part["means"],
+                torch.zeros(rows, 3),
+                part["sh0"].reshape(rows, 3),
+                part["shN"].transpose(1, 2).reshape(rows, rest),
+                part["opacities"].unsqueeze(-1),
+                part["scales"],
+                part["quats"],
+            ]
+            file.write(torch.cat(columns, dim=1).numpy().astype("<f4").tobytes())
 
 
 def load_ply(path: Path) -> Gaussians:
@@ -203,17 +194,3 @@ def _drop_non_finite(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename last through a power cut, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)

@@ -8,7 +8,6 @@ its readers ignore, and default to the centre when another program wrote the fil
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from atomic import write_bytes
 from scene.camera import Camera
 from scene.json_values import Values, read_json
 from scene.poses import check_rotation
@@ -56,12 +56,7 @@ def write_cameras_json(path: Path, views: Sequence[View | NamedCamera]) -> None:
                 "cy": float(K[1, 2]),
             }
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, json.dumps(entries, indent=1).encode())
 
 
 def read_cameras_json(path: Path) -> list[NamedCamera]:

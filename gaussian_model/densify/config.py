@@ -32,8 +32,9 @@ class DensifyConfig:
     """Refinements come after this iteration."""
     stop: int = field(default=15_000, metadata={"unit": "iterations"})
     """From this iteration on nothing is refined or reset."""
-    every: int = field(default=100, metadata={"unit": "iterations"})
-    """Iterations between refinements."""
+    every: int = field(default=100, metadata={"unit": "iterations", "least": 50})
+    """Iterations between refinements. A shorter training brings them closer, but not below 50: the mean
+    gradient needs the views of that many iterations."""
     grad_threshold: float = 2e-4
     """Mean screen-space position gradient (normalised device units) above which a Gaussian grows."""
     absgrad: bool = False

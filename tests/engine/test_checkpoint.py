@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from atomic import atomic_write
 from engine import (
     CheckpointError,
     checkpoint_path,
@@ -24,7 +25,6 @@ from engine import (
     save_checkpoint,
     seed_everything,
 )
-from engine.atomic import atomic_write
 from engine.checkpoint import KIND
 from tests.engine.fakes import make_state, train, tree_equal
 
@@ -324,7 +324,7 @@ def test_a_full_disk_keeps_its_reason_although_torch_reports_another(tmp_path, m
     try:
         good = saved(folder, make_state(n=500), iteration=1)
         if not mounted:
-            monkeypatch.setattr("engine.atomic.open", _full_open, raising=False)
+            monkeypatch.setattr("atomic.open", _full_open, raising=False)
         with pytest.raises(OSError) as caught:
             saved(folder, make_state(n=20_000), iteration=2)
         assert caught.value.errno == errno.ENOSPC
@@ -361,7 +361,7 @@ def _full_open(path, mode):
 
 
 def test_a_simulated_full_disk_is_reported_as_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.atomic.open", _full_open, raising=False)
+    monkeypatch.setattr("atomic.open", _full_open, raising=False)
     with pytest.raises(OSError) as caught:
         saved(tmp_path, make_state(n=20_000), iteration=2)
     assert caught.value.errno == errno.ENOSPC

@@ -13,7 +13,6 @@ import torch
 from gsplat.exporter import export_splats
 from plyfile import PlyData, PlyElement
 
-import gaussian_model.ply as ply_room
 from gaussian_model import KEYS, Gaussians, PlyError, load_ply, save_ply
 from tests.gaussian_model.models import random_gaussians
 
@@ -131,7 +130,7 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_no_litter(tmp_path, monk
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ply_room.os, "fsync", full)
+    monkeypatch.setattr("atomic.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         save_ply(tmp_path / "a.ply", random_gaussians(9))
     assert os.listdir(tmp_path) == ["a.ply"]

@@ -66,6 +66,12 @@ def atomic_write(path: Path) -> Iterator[Any]:
     sync_folder(path.parent)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces a file by `content` in one step; see `atomic_write`."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
 def sync_folder(folder: Path) -> None:
     """Forces a folder's list of names to the disk, where the system can."""
     with contextlib.suppress(OSError):
