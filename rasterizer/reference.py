@@ -7,6 +7,7 @@ cull, or whose numbers are not finite, take no part and get no gradient.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -37,19 +38,16 @@ class ReferenceStages:
         antialiased: bool,
     ) -> Projection:
         """See `Stages.project`."""
-        with torch.no_grad():  # only rows that can be projected enter the formulas: no NaN gradient leaks
+        with torch.no_grad():  # finds the rows to draw: only they enter the formulas that autograd sees
             z = torch.einsum("cj,nj->cn", viewmats[:, 2, :3], means) + viewmats[:, 2, 3:4]
             norm2 = (quats * quats).sum(-1)
-            usable = means.isfinite().all(-1) & (norm2 > 0) & norm2.isfinite() & scales.isfinite().all(-1)
-            usable = usable & opacities.isfinite()
+            usable = means.isfinite().all(-1) & norm2.isfinite() & (norm2 >= torch.finfo(quats.dtype).tiny)
+            usable &= scales.isfinite().all(-1) & opacities.isfinite()
             cam, gau = torch.nonzero(usable & (z >= near_plane) & (z <= far_plane), as_tuple=True)
-        mean2d, depth, cov = _project_rows(
-            means[gau], quats[gau], scales[gau], viewmats[cam], Ks[cam], width, height
-        )
-        det_sharp = cov[:, 0] * cov[:, 2] - cov[:, 1] ** 2
-        a, b, c = cov[:, 0] + eps2d, cov[:, 1], cov[:, 2] + eps2d
-        det = a * c - b * b
-        with torch.no_grad():
+            mean2d, _, cov = _project_rows(
+                means[gau], quats[gau], scales[gau], viewmats[cam], Ks[cam], width, height
+            )
+            det_sharp, a, b, c, det = _blur(cov, eps2d)
             ratio = (det_sharp / det).clamp(min=0)
             opacity = opacities[gau] * ratio.sqrt() if antialiased else opacities[gau]
             extent = torch.sqrt(2 * torch.log(opacity.clamp(min=MIN_ALPHA) / MIN_ALPHA)).clamp(
@@ -64,7 +62,11 @@ class ReferenceStages:
             )
             seen &= (mean2d[:, 0] + rx > 0) & (mean2d[:, 0] - rx < width)
             seen &= (mean2d[:, 1] + ry > 0) & (mean2d[:, 1] - ry < height) & mean2d.isfinite().all(-1)
-        cam, gau, a, b, c, det = cam[seen], gau[seen], a[seen], b[seen], c[seen], det[seen]
+            cam, gau, rx, ry = cam[seen], gau[seen], rx[seen], ry[seen]
+        mean2d, depth, cov = _project_rows(
+            means[gau], quats[gau], scales[gau], viewmats[cam], Ks[cam], width, height
+        )
+        det_sharp, a, b, c, det = _blur(cov, eps2d)
         shape = (viewmats.shape[0], means.shape[0])
 
         def scatter(rows: Tensor) -> Tensor:
@@ -72,26 +74,27 @@ class ReferenceStages:
 
         compensations = None
         if antialiased:
-            sharp = det_sharp[seen] / det
+            sharp = det_sharp / det
             compensations = scatter(
                 torch.where(sharp > 0, sharp.clamp(min=1e-30).sqrt(), torch.zeros_like(sharp))
             )
-        radius = torch.stack([rx[seen], ry[seen]], -1).clamp(max=1e9).to(torch.int32)
+        radius = torch.stack([rx, ry], -1).clamp(max=1e9).to(torch.int32)
         conic = torch.stack([c / det, -b / det, a / det], -1)
-        return Projection(
-            scatter(radius), scatter(mean2d[seen]), scatter(depth[seen]), scatter(conic), compensations
-        )
+        return Projection(scatter(radius), scatter(mean2d), scatter(depth), scatter(conic), compensations)
 
     def spherical_harmonics(
         self, degree: int, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor
     ) -> Tensor:
         """See `Stages.spherical_harmonics`."""
-        cam, gau = torch.nonzero((radii > 0).all(-1), as_tuple=True)
+        bases = (degree + 1) ** 2
+        visible = (radii > 0).all(-1)
+        finite = coeffs[..., :bases, :].isfinite().all(-1).all(-1)  # [N] or [C, N]
+        cam, gau = torch.nonzero(visible & finite, as_tuple=True)
         direction = torch.nn.functional.normalize(means[gau] - campos[cam], dim=-1)
         rows = coeffs[cam, gau] if coeffs.dim() == 4 else coeffs[gau]
-        basis = sh_basis(degree, direction)
-        color = torch.einsum("mk,mkd->md", basis, rows[:, : basis.shape[1]]) + 0.5
-        out = color.new_zeros(campos.shape[0], means.shape[0], 3)
+        color = torch.einsum("mk,mkd->md", sh_basis(degree, direction), rows[:, :bases]) + 0.5
+        out = color.new_zeros(*visible.shape, 3)
+        out[visible & ~finite] = math.nan  # compositing leaves such rows out
         return out.index_put((cam, gau), color.clamp(min=0))
 
     def composite(
@@ -143,7 +146,7 @@ def _project_rows(
     means: Tensor, quats: Tensor, scales: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Row by row: mean [M, 2], depth [M] and sharp covariance (xx, xy, yy) [M, 3] on the image plane."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    w, x, y, z = (quats / quats.norm(dim=-1, keepdim=True)).unbind(-1)
     rotation = torch.stack(
         [
             *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
@@ -167,6 +170,12 @@ def _project_rows(
     cov = flat_axes @ flat_axes.transpose(1, 2)
     mean2d = torch.stack([fx * p[:, 0] / depth + cx, fy * p[:, 1] / depth + cy], -1)
     return mean2d, depth, torch.stack([cov[:, 0, 0], cov[:, 0, 1], cov[:, 1, 1]], -1)
+
+
+def _blur(cov: Tensor, eps2d: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Determinant of the sharp covariance, then xx, xy, yy and determinant of the blurred one, each [M]."""
+    a, b, c = cov[:, 0] + eps2d, cov[:, 1], cov[:, 2] + eps2d
+    return cov[:, 0] * cov[:, 2] - b * b, a, b, c, a * c - b * b
 
 
 class _PixelCenters(torch.autograd.Function):
