@@ -67,6 +67,8 @@ class CpuStages:
         absgrad: bool,
     ) -> tuple[Tensor, Tensor]:
         """See `Stages.composite`."""
+        if colors.shape[-1] > _MAX_CHANNELS:  # a row that one pass leaves out must be missing from all
+            radii = radii * colors.isfinite().all(-1, keepdim=True)
         images, alphas = [], []
         for first in range(0, colors.shape[-1], _MAX_CHANNELS):
             part = slice(first, first + _MAX_CHANNELS)

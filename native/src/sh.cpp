@@ -67,7 +67,7 @@ bool direction(const float *mean, const float *campos, float *u, float &inv) {
 }
 } // namespace
 
-// colors [C, N, 3] = max(0, 0.5 + sum_k basis_k(direction) coeff_k); 0 where culled.
+// colors [C, N, 3] = max(0, 0.5 + sum_k basis_k(direction) coeff_k); 0 where culled, NaN where not finite.
 // coeffs is [N, K, 3], or [C, N, K, 3] where per_camera is set.
 extern "C" void fs_sh_forward(int64_t n, int64_t cameras, int degree, int64_t k, int per_camera, const float *means,
                               const float *campos, const float *coeffs, const int32_t *radii, float *colors) {
@@ -85,6 +85,10 @@ extern "C" void fs_sh_forward(int64_t n, int64_t cameras, int degree, int64_t k,
                 const float *c = coeffs + 3 * k * (per_camera ? i : g);
                 float s0 = 0, s1 = 0, s2 = 0;
                 for (int j = 0; j < active; ++j) s0 += b[j] * c[3 * j], s1 += b[j] * c[3 * j + 1], s2 += b[j] * c[3 * j + 2];
+                if (!(std::isfinite(s0) && std::isfinite(s1) && std::isfinite(s2))) {
+                    out[0] = out[1] = out[2] = NAN; // compositing leaves such a Gaussian out
+                    continue;
+                }
                 out[0] = std::max(0.0f, s0 + 0.5f), out[1] = std::max(0.0f, s1 + 0.5f), out[2] = std::max(0.0f, s2 + 0.5f);
             }
         });
@@ -110,6 +114,7 @@ extern "C" void fs_sh_backward(int64_t n, int64_t cameras, int degree, int64_t k
             for (int64_t g = begin; g < end; ++g) {
                 const int64_t i = ci * n + g;
                 if (radii[2 * i] <= 0 || radii[2 * i + 1] <= 0) continue;
+                if (std::isnan(colors[3 * i])) continue;
                 float v[3]; // no gradient through the clamp at 0
                 for (int a = 0; a < 3; ++a) v[a] = colors[3 * i + a] > 0.0f ? v_colors[3 * i + a] : 0.0f;
                 float u[3], inv, b[kMaxBases], d[kMaxBases][3];
