@@ -4,6 +4,7 @@
 #include "pool.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <vector>
 
@@ -54,7 +55,7 @@ bool project_one(const CameraParams &cam, const float *mean, const float *quat, 
     const float z = o.p[2];
     if (!(z >= near_plane && z <= far_plane)) return false;
     const float norm2 = quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3];
-    if (!(norm2 > 0.0f) || !std::isfinite(norm2)) return false;
+    if (!(norm2 >= FLT_MIN) || !std::isfinite(norm2)) return false; // below it the norm has lost its digits
     o.inv_norm = 1.0f / std::sqrt(norm2);
     for (int i = 0; i < 4; ++i) o.qn[i] = quat[i] * o.inv_norm;
     const float w = o.qn[0], x = o.qn[1], y = o.qn[2], zq = o.qn[3];

@@ -83,9 +83,10 @@ struct State {
 std::mutex recycle_mutex;
 std::vector<State *> recycled;
 
+// Where the lock is taken, nothing waits: in a forked child its owner may not exist any more.
 State *take_state() {
-    std::lock_guard<std::mutex> lock(recycle_mutex);
-    if (recycled.empty()) return new State;
+    std::unique_lock<std::mutex> lock(recycle_mutex, std::try_to_lock);
+    if (!lock.owns_lock() || recycled.empty()) return new State;
     State *s = recycled.back();
     recycled.pop_back();
     return s;
@@ -117,8 +118,9 @@ bool make_ellipse(const float *mean, const float *conic, float opacity, Ellipse 
 // Pixels [first, last] whose centres lie in [low, high], clipped to [0, size).
 void pixel_span(float low, float high, int size, int &first, int &last) {
     const float top = static_cast<float>(size);
-    first = static_cast<int>(std::ceil(std::min(std::max(low - 0.5f, 0.0f), top)));
-    last = static_cast<int>(std::floor(std::min(std::max(high - 0.5f, -1.0f), top - 1.0f)));
+    // The order of max's arguments turns a NaN (an edge that overflowed) into the bound.
+    first = static_cast<int>(std::ceil(std::min(std::max(0.0f, low - 0.5f), top)));
+    last = static_cast<int>(std::floor(std::min(std::max(-1.0f, high - 0.5f), top - 1.0f)));
 }
 
 // Calls f(tile_row, first_tile, last_tile) for the tiles that the ellipse overlaps.
@@ -221,7 +223,7 @@ void bin(State &s, const Input &in) {
             visible_ellipse(s, in, i, e);
             Record &rec = s.records[static_cast<size_t>(r)];
             rec.mx = e.mx, rec.my = e.my, rec.a = e.a, rec.b = e.b, rec.c2 = e.c2;
-            rec.log2_opacity = std::log2(in.opacities[i]);
+            rec.log2_opacity = std::min(std::log2(in.opacities[i]), 126.0f); // 2^127 and more overflow in exp2_approx
             for (int k = 0; k < 4; ++k) rec.color[k] = k < s.channels ? in.colors[i * s.channels + k] : 0.0f;
             pixel_span(e.mx - e.rx, e.mx + e.rx, s.width, rec.x0, rec.x1);
             pixel_span(e.my - e.ry, e.my + e.ry, s.height, rec.y0, rec.y1);
@@ -505,8 +507,8 @@ extern "C" void fs_raster_free(void *handle) {
     State *s = static_cast<State *>(handle);
     if (!s) return;
     {
-        std::lock_guard<std::mutex> lock(recycle_mutex);
-        if (recycled.size() < 2) {
+        std::unique_lock<std::mutex> lock(recycle_mutex, std::try_to_lock);
+        if (lock.owns_lock() && recycled.size() < 2) {
             recycled.push_back(s);
             return;
         }
