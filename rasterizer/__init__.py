@@ -254,6 +254,8 @@ def _check(
 ) -> None:
     if means.dim() != 2:
         raise NotImplementedError(f"means: expected [N, 3] (no batch dimensions), got {list(means.shape)}")
+    if not means.is_floating_point():
+        raise TypeError(f"means: expected floating-point numbers, got {means.dtype}")
     n, c = means.shape[0], viewmats.shape[0] if viewmats.dim() else 0
     expected = {
         "means": (means, (n, 3)),
@@ -268,6 +270,9 @@ def _check(
             raise ValueError(f"{name}: expected {list(shape)} (N={n}, C={c}), got {list(tensor.shape)}")
     if c < 1:
         raise ValueError("viewmats: expected at least one camera, got none")
+    for name, size in (("width", width), ("height", height)):
+        if not hasattr(size, "__index__"):
+            raise TypeError(f"{name}: expected a whole number of pixels, got {size!r}")
     if width < 1 or height < 1:
         raise ValueError(f"width, height: expected at least 1x1 pixels, got {width}x{height}")
     if sh_degree is None:
@@ -305,5 +310,18 @@ def _check(
                 f"{name}: expected {means.dtype} on {means.device} like means, "
                 f"got {tensor.dtype} on {tensor.device}"
             )
-    if means.device.type == "cpu" and bool((Ks[:, 0, 1] != 0).any()):
+    if means.device.type == "cpu":  # on a GPU reading these values would wait for it
+        _check_cameras(viewmats, Ks, backgrounds)
+
+
+def _check_cameras(viewmats: Tensor, Ks: Tensor, backgrounds: Tensor | None) -> None:
+    """Refuses cameras through which nothing can be seen; a Gaussian of such numbers is left out instead."""
+    for name, tensor in {"viewmats": viewmats, "Ks": Ks, "backgrounds": backgrounds}.items():
+        if tensor is not None and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name}: expected finite numbers, got {tensor[~tensor.isfinite()][0].item()}")
+    if bool((Ks[:, 0, 1] != 0).any()):
         raise NotImplementedError("Ks: skew (Ks[:, 0, 1]) must be 0")
+    if bool((Ks.diagonal(dim1=-2, dim2=-1)[:, :2] == 0).any()):
+        raise ValueError("Ks: expected focal lengths (Ks[:, 0, 0] and Ks[:, 1, 1]) other than 0")
+    if bool((torch.linalg.det(viewmats.detach()) == 0).any()):
+        raise ValueError("viewmats: expected invertible world-to-camera matrices, got a singular one")
