@@ -81,7 +81,7 @@ struct State {
 };
 
 std::mutex recycle_mutex;
-std::vector<State *> recycled;
+std::vector<State *> &recycled = *new std::vector<State *>; // never destroyed: threads may outlive main
 
 // Where the lock is taken, nothing waits: in a forked child its owner may not exist any more.
 State *take_state() {
