@@ -44,13 +44,20 @@ def rasterization(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, dict[str, 
 
     Raises:
         BackendError: gsplat or CUDA is missing, or gsplat has no compiled CUDA code (gsplat 1.5.3 imports
-            silently without it and then fails with an unrelated AttributeError).
+            silently without it and then fails with an unrelated AttributeError), or cannot compile it.
     """
     reason = why_unavailable()
     if reason is not None:
         raise BackendError(f"backend gsplat: {reason}; or use --backend cpu")
     import gsplat
-    from gsplat.cuda import _backend
+
+    try:
+        from gsplat.cuda import _backend  # compiles gsplat's CUDA code where no wheel brought it
+    except Exception as error:  # whatever torch's extension builder raises
+        raise BackendError(
+            f"backend gsplat: gsplat could not compile its CUDA code ({type(error).__name__}: {error}): "
+            "install nvcc matching torch's CUDA, or a prebuilt gsplat wheel; or use --backend cpu"
+        ) from error
 
     if _backend._C is None:
         version = importlib.metadata.version("gsplat")
