@@ -285,8 +285,9 @@ def _rasterize_to_pixels(
     images, channels = isect_offsets.shape[0], colors.shape[-1]
     centres, conics, colors = means2d.reshape(-1, 2), conics.reshape(-1, 3), colors.reshape(-1, channels)
     opacities = opacities.reshape(-1)
+    absolute = torch.zeros_like(means2d)
     if absgrad:
-        means2d.absgrad = torch.zeros_like(means2d)  # type: ignore[attr-defined]
+        means2d.absgrad = absolute  # type: ignore[attr-defined]
     ends = [*isect_offsets.flatten().tolist()[1:], len(flatten_ids)]
     bounds = iter(zip(isect_offsets.flatten().tolist(), ends, strict=True))
     image_rows, alpha_rows = [], []
@@ -311,7 +312,7 @@ def _rasterize_to_pixels(
                     if absgrad and own.requires_grad:
 
                         def add(grad: Tensor, row: int = row) -> None:
-                            means2d.absgrad.view(-1, 2)[row] += grad.abs().sum((0, 1))
+                            absolute.view(-1, 2)[row] += grad.abs().sum((0, 1))
 
                         own.register_hook(add)
                     dx, dy = own[..., 0] - x, own[..., 1] - y
@@ -455,6 +456,16 @@ def test_gsplats_front_end_agrees_with_our_backends(front_end: None, case: str, 
                 atol=tolerance * scale + 1e-12,
                 msg=lambda m, n=name, b=backend: f"{b}, {n}: {m}",
             )
+
+
+@pytest.mark.parametrize("name", ["radius_clip", "near_plane", "far_plane"])
+def test_every_limit_of_the_clipped_case_culls_something(name: str) -> None:
+    options = {**CASES["clipped"], "packed": False}
+    scene = random_scene(24, 2, k=9, width=35, height=21)
+    radii = _render(scene, "reference", torch.float64, options)["meta"]["radii"]
+    del options[name]
+    more = _render(scene, "reference", torch.float64, options)["meta"]["radii"]
+    assert int((more > 0).sum()) > int((radii > 0).sum())
 
 
 # --- gsplat's strategies on our meta ---
