@@ -46,7 +46,7 @@ from gaussian_model import (
     save_ply,
     set_learning_rates,
 )
-from losses import Objective
+from losses import Objective, ssim
 from native import set_threads
 from rasterizer import resolve_backend
 from scene import Scene, View, ViewSampler, load_scene, write_cameras_json
@@ -117,7 +117,7 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
 
             tracker.losses(iteration, terms)
             if is_due(iteration, every=config.log_every):
-                tracker.scalars(iteration, {"metrics/psnr_train": training_psnr(render.color[0], image)})
+                tracker.scalars(iteration, training_metrics(render.color[0], image, view.weight()))
             tracker.bar(iteration, len(gaussians), optimizer, (view.camera.width, view.camera.height))
             with tracker.paused():
                 if is_due(iteration, at=config.test_iterations, last=config.iterations):
@@ -183,9 +183,13 @@ def choose_background(config: Config, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def training_psnr(image: Tensor, target: Tensor) -> Tensor:
-    """PSNR in dB of a render [H, W, 3] that is not yet rounded to 8 bits; only for the curve and the bar."""
-    return -10 * torch.log10((image.clamp(0, 1) - target).square().mean().clamp_min(1e-10))
+def training_metrics(image: Tensor, target: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
+    """PSNR and SSIM of a render [H, W, 3] before it is rounded to 8 bits: for the curves and the bar."""
+    image = image.clamp(0, 1)
+    error = (image - target).square().mean(-1)
+    mean = error.mean() if weight is None else (error * weight).sum() / weight.sum().clamp_min(1e-10)
+    psnr = -10 * torch.log10(mean.clamp_min(1e-10))
+    return {"metrics/psnr_train": psnr, "metrics/ssim_train": ssim(image, target, weight)}
 
 
 def evaluation_background(config: Config) -> Tensor:

@@ -6,7 +6,7 @@ iterations, so that a GPU never waits for a log line. Curves show the mean over 
 | name | value |
 |---|---|
 | loss/TERM, loss/total | weighted terms of the objective and their sum |
-| metrics/psnr_train, psnr_test, ssim_test | PSNR in dB, SSIM |
+| metrics/psnr_train, ssim_train, psnr_test, ssim_test | PSNR in dB, SSIM |
 | gaussians/count | N |
 | lr/GROUP | learning rate per parameter group |
 | speed/it_per_s | iterations per second, pauses left out |
