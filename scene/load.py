@@ -87,7 +87,7 @@ def _read_model(source: Path, config: SceneConfig) -> tuple[SceneModel, int]:
         raise SceneError(
             f"{source}: no COLMAP model{explain_missing(source)}: looked for cameras, images and points3D "
             "(.bin or .txt) in sparse/0, sparse/N, sparse and the folder itself, and for transforms.json or "
-            "transforms_train.json; make one from photographs with scripts/convert or COLMAP"
+            "transforms_train.json; make one from the photographs with COLMAP (or pycolmap)"
         )
     _check_masks(model, masks)
     return model, resolution

@@ -119,7 +119,7 @@ def test_points_of_a_real_scene_project_into_their_images(shared_scenes):
 def test_a_model_with_an_incomplete_set_of_files_names_the_missing_one(make_scene, suffix):
     source = make_scene(3, suffix=suffix)
     (source / "sparse/0" / f"points3D{suffix}").unlink()
-    with pytest.raises(SceneError, match=f"no COLMAP model.*lacks points3D{suffix}.*scripts/convert"):
+    with pytest.raises(SceneError, match=f"no COLMAP model.*lacks points3D{suffix}.*from the photographs"):
         load_scene(source, SceneConfig())
 
 

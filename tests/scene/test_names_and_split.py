@@ -190,7 +190,7 @@ def test_a_folder_without_a_model_says_what_was_looked_for(tmp_path):
     with pytest.raises(SceneError) as error:
         load_scene(tmp_path, SceneConfig())
     message = _one_line(error)
-    assert "sparse/0" in message and "transforms.json" in message and "scripts/convert" in message
+    assert "sparse/0" in message and "transforms.json" in message and "COLMAP (or pycolmap)" in message
 
 
 def test_missing_images_are_listed_up_to_five_with_their_number(make_scene):
