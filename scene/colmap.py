@@ -6,6 +6,7 @@ Which images exist, how they are split and what their pixels are is decided else
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scene.colmap_check import MODEL_FILES, check_model, count_images
 from scene.frames import Frame, Lens, SceneModel, check_names
 from scene.matching import FileIndex, check_name
-from scene.poses import clean_pose
+from scene.poses import QUATERNION_TOLERANCE, clean_pose
 from scene.scene_error import SceneError
 
 _log = logging.getLogger(__name__)
@@ -96,7 +97,14 @@ def read_colmap(folder: Path, suffix: str, images: Path, masks: FileIndex | None
         name = names[image_id]
         check_name(name, where)
         viewmat = np.eye(4)
-        viewmat[:3, :] = image.cam_from_world().matrix()
+        pose = image.cam_from_world()
+        norm = math.hypot(*pose.rotation.quat)
+        if not abs(norm - 1.0) <= QUATERNION_TOLERANCE:  # 0 reads as the identity
+            raise SceneError(
+                f"{folder}: image {name}: expected a rotation, got a quaternion of norm {norm:.3g} from "
+                f"frames{suffix} and rigs{suffix}; copy or export the model again"
+            )
+        viewmat[:3, :] = pose.matrix()
         viewmat = clean_pose(viewmat, f"{where}: image {name}")
         mask = None if masks is None else masks.find_mask(name)
         frames.append(Frame(name, lenses[image.camera_id], viewmat, index.find(name), mask))

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import pycolmap
 
-from scene.poses import MAX_COORDINATE
+from scene.poses import MAX_COORDINATE, QUATERNION_TOLERANCE
 from scene.scene_error import SceneError
 
 MODEL_FILES = ("cameras", "images", "points3D")
@@ -100,9 +101,16 @@ def _check_camera(model: str, width: int, height: int, params: tuple[float, ...]
         raise _BadModel(f"holds a {model} camera with NaN or infinite parameters")
 
 
-def _check_pose(name: str, pose: list[float]) -> None:
+def _check_pose(name: str, pose: Sequence[float]) -> None:
+    """Refuses seven numbers (qw qx qy qz, tx ty tz) that are no pose; pycolmap takes any."""
     if not all(map(math.isfinite, pose)):
         raise _BadModel(f"holds image {name[:80]!r} with a pose that is NaN or infinite")
+    norm = math.hypot(*pose[:4])
+    if not abs(norm - 1.0) <= QUATERNION_TOLERANCE:
+        values = " ".join(f"{value:g}" for value in pose[:4])
+        raise _BadModel(
+            f"holds image {name[:80]!r} with the quaternion {values}, which is no rotation (norm {norm:.3g})"
+        )
 
 
 def _num_params(model: str) -> int:

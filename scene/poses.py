@@ -11,6 +11,9 @@ ROTATION_TOLERANCE = 1e-2
 """Largest entry of |R R^T - 1|. Files that round to three digits stay below it; a scaled or sheared
 matrix, a transposed 4x4 or random bytes do not."""
 
+QUATERNION_TOLERANCE = 0.1
+"""Of a quaternion's norm from 1: one that is written with a single digit stays below it, zeros do not."""
+
 MAX_COORDINATE = 1e15
 """World units. Beyond it squared distances leave float32's range; no capture is that large."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 
 import numpy as np
 import pycolmap
@@ -195,6 +196,59 @@ def test_a_pose_that_is_no_rotation_is_refused(make_scene, replacement):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(SceneError, match=r"images\.txt"):
         load_scene(source, SceneConfig())
+
+
+def _with_quaternion(path, at, values):
+    """Overwrites the quaternion at byte `at` of a binary file."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<4d", data, at, *values)
+    path.write_bytes(data)
+
+
+# before the first pose: a count of eight bytes, then an id (images) or two (frames)
+@pytest.mark.parametrize(("stem", "at"), [("images", 12), ("frames", 16)])
+@pytest.mark.parametrize("quaternion", [(0, 0, 0, 0), (0.85, 0, 0, 0), (0, 0, 1.15, 0), (3, 4, 0, 0)])
+def test_a_quaternion_far_from_unit_norm_is_refused_and_not_read_as_the_identity(
+    make_scene, stem, at, quaternion
+):
+    source = make_scene(3)
+    path = source / f"sparse/0/{stem}.bin"
+    if not path.exists():
+        pytest.skip(f"this pycolmap writes no {path.name}")
+    _with_quaternion(path, at, quaternion)
+    with pytest.raises(SceneError, match=rf"(img_0.*quaternion.*{stem}|{stem}.*img_0.*quaternion)"):
+        load_scene(source, SceneConfig())
+
+
+@pytest.mark.parametrize("quaternion", ["0 0 0 0", "2 0 0 0"])
+def test_a_text_quaternion_that_is_no_rotation_names_its_image(make_scene, quaternion):
+    source = make_scene(3, suffix=".txt")
+    path = source / "sparse/0/images.txt"
+    lines = path.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.endswith("img_01.png"))
+    fields = lines[at].split()
+    lines[at] = " ".join([fields[0], quaternion, *fields[5:]])
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SceneError, match=rf"images\.txt.*img_01\.png.*{quaternion}"):
+        load_scene(source, SceneConfig())
+
+
+def test_a_quaternion_that_was_rounded_to_three_digits_is_a_rotation(make_scene):
+    source = make_scene(3, suffix=".txt")
+    for stem in ("frames", "rigs"):
+        (source / "sparse/0" / f"{stem}.txt").unlink(missing_ok=True)
+    path = source / "sparse/0/images.txt"
+    exact = load_scene(source, SceneConfig())
+    lines = path.read_text().splitlines()
+    for at, line in enumerate(lines):
+        if line.endswith(".png"):
+            fields = line.split()
+            fields[1:5] = [f"{float(value):.3f}" for value in fields[1:5]]
+            lines[at] = " ".join(fields)
+    path.write_text("\n".join(lines) + "\n")
+    for one, other in zip(load_scene(source, SceneConfig()).train, exact.train, strict=True):
+        # half a thousandth in each of four numbers, doubled by the rotation's quadratic terms
+        torch.testing.assert_close(one.camera.viewmat, other.camera.viewmat, rtol=0, atol=4e-3)
 
 
 def test_a_panorama_is_refused_by_name(make_scene):
