@@ -27,10 +27,18 @@ PINHOLE_TOLERANCE = 0.01
 MIN_MAGNIFICATION = 0.5
 """Smallest scale at the image centre: a wider view would throw away more than half the resolution there."""
 
+MAX_MAGNIFICATION = 8.0
+"""Largest scale at the image centre. COLMAP drops lenses with coefficients above 1 or a focal length below
+a tenth of the image; the strongest pincushion that is left needs about 5. Beyond it, a fit has gone wrong."""
+
 MAX_HALF_ANGLE = math.radians(70.0)
 """Widest half field of view; beyond it a pinhole image is nearly all stretched border."""
 
-_MAX_PIXELS = 1e8  # longest focal length and farthest principal point: beyond any lens, within float32
+MAX_OFF_CENTRE = 10.0
+"""Image sizes by which the principal point may lie outside: crops and shifted lenses stay far below, and
+beyond it float32 rays are nearly parallel and show nothing of the scene."""
+
+_MAX_PIXELS = 1e8  # longest focal length: beyond any lens, within float32
 _BORDER = 256  # samples along each side of the photograph
 _GRID = 65  # samples along each side of the pinhole image when it is checked
 _SHRINK = 0.98  # per attempt, where the first rectangle shows something that the lens cannot
@@ -61,20 +69,21 @@ def pinhole_for(camera: pycolmap.Camera, label: str) -> tuple[Array, bool]:
         label: File and camera, for messages.
 
     Raises:
-        SceneError: If no part of the image can be shown by a pinhole.
+        SceneError: If no part of the image can be shown by a pinhole, or the parameters are no lens's.
     """
     own = _own_pinhole(camera)
-    if not (
-        0 < own[0, 0] < _MAX_PIXELS and 0 < own[1, 1] < _MAX_PIXELS and (np.abs(own) < _MAX_PIXELS).all()
-    ):
-        values = ", ".join(f"{value:g}" for value in camera.params)
-        raise SceneError(
-            f"{label}: expected focal lengths above 0, got the parameters {values}; run COLMAP again"
-        )
+    _check_lens(camera, own, label)
     if camera.model.name in ("SIMPLE_PINHOLE", "PINHOLE") or _bends_nothing(camera, own):
         return own, False
     x0, x1, y0, y1 = _visible_rectangle(camera, label)
     fx, fy = camera.width / (x1 - x0), camera.height / (y1 - y0)
+    largest = max(fx / own[0, 0], fy / own[1, 1])
+    if not largest <= MAX_MAGNIFICATION:
+        raise SceneError(
+            f"{label}: expected a lens whose image a pinhole can show, got the parameters "
+            f"{_parameters(camera)}, which magnify its centre {largest:.0f} times (at most "
+            f"{MAX_MAGNIFICATION:g}); run COLMAP again"
+        )
     return np.array([[fx, 0.0, -x0 * fx], [0.0, fy, -y0 * fy], [0.0, 0.0, 1.0]]), True
 
 
@@ -122,14 +131,21 @@ class WarpCache:
         self._pinholes: dict[Hashable, tuple[Array, bool]] = {}
         self._warps: OrderedDict[Hashable, Warp] = OrderedDict()
         self._lock = Lock()
+        self._sizes: dict[Hashable, tuple[str, Counter[tuple[int, int]]]] = {}
 
     def pinhole(self, lens: Lens, width: int, height: int) -> tuple[pycolmap.Camera, Array, bool]:
         """The lens at this image size, its pinhole (at the lens's size), and whether to resample."""
         camera = lens.at(width, height)
+        with self._lock:
+            self._sizes.setdefault(lens.key, (lens.label, Counter()))[1][width, height] += 1
         key = (lens.key, camera.width, camera.height)
         if key not in self._pinholes:
             self._pinholes[key] = pinhole_for(camera, lens.label)
         return camera, *self._pinholes[key]
+
+    def mixed_sizes(self) -> list[tuple[str, Counter[tuple[int, int]]]]:
+        """Labels of the lenses whose images came in several sizes, and how many came in each."""
+        return [(label, sizes) for label, sizes in self._sizes.values() if len(sizes) > 1]
 
     def warp(self, lens: Lens, camera: pycolmap.Camera, K: Array, width: int, height: int) -> Warp:
         """`make_warp`, remembered for lenses that several images share."""
@@ -153,6 +169,26 @@ def _own_pinhole(camera: pycolmap.Camera) -> Array:
             [0.0, 0.0, 1.0],
         ]
     )
+
+
+def _parameters(camera: pycolmap.Camera) -> str:
+    return ", ".join(f"{value:g}" for value in camera.params)
+
+
+def _check_lens(camera: pycolmap.Camera, own: Array, label: str) -> None:
+    """Refuses focal lengths and principal points that no lens has, NaN included."""
+    if not (0 < own[0, 0] < _MAX_PIXELS and 0 < own[1, 1] < _MAX_PIXELS):
+        raise SceneError(
+            f"{label}: expected focal lengths above 0, got the parameters {_parameters(camera)}; "
+            "run COLMAP again"
+        )
+    size = np.array([camera.width, camera.height])
+    off = np.abs(own[:2, 2] / size - 0.5) - 0.5  # image sizes outside the image
+    if not (off <= MAX_OFF_CENTRE).all():
+        raise SceneError(
+            f"{label}: expected a principal point at most {MAX_OFF_CENTRE:g} image sizes outside the image, "
+            f"got ({own[0, 2]:g}, {own[1, 2]:g}) of the parameters {_parameters(camera)}; run COLMAP again"
+        )
 
 
 def _project(camera: pycolmap.Camera, rays: Array) -> Array:

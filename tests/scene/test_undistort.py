@@ -11,7 +11,7 @@ import pycolmap
 import pytest
 
 from scene import SceneConfig, SceneError, load_scene
-from scene.undistort import MAX_HALF_ANGLE, MIN_MAGNIFICATION, make_warp, pinhole_for
+from scene.undistort import MAX_HALF_ANGLE, MAX_MAGNIFICATION, MIN_MAGNIFICATION, make_warp, pinhole_for
 
 SIZE = (320, 240)
 FX, FY, CX, CY = 260.0, 255.0, 166.0, 115.0
@@ -225,3 +225,33 @@ def test_a_camera_without_a_focal_length_is_refused(make_scene, focal):
     path.write_text(f"1 PINHOLE 64 48 {focal} 50 32 24\n")
     with pytest.raises(SceneError, match="camera"):
         load_scene(source, SceneConfig())
+
+
+@pytest.mark.parametrize("point", [(1e6, 1e6), (-1e6, 24.0), (32.0, 48 * 11.1), (-64 * 10.1, 24.0)])
+def test_a_principal_point_far_outside_the_image_is_refused_with_its_values(make_scene, point):
+    source = make_scene(2, params=(50.0, 52.0, *point))
+    with pytest.raises(SceneError, match=r"camera 1 .*principal point") as error:
+        load_scene(source, SceneConfig())
+    assert f"({point[0]:g}, {point[1]:g})" in str(error.value)
+
+
+def test_a_principal_point_a_few_images_outside_is_a_crop_and_allowed(make_scene):
+    source = make_scene(2, params=(50.0, 52.0, -64.0 * 9.9, 48.0 * 10.9))
+    assert load_scene(source, SceneConfig()).train[0].camera.K[0, 2] == pytest.approx(-64.0 * 9.9)
+
+
+@pytest.mark.parametrize("coefficients", [(1e9, 1e9), (1e4, 0.0), (1e15, 0.0)])
+def test_a_distortion_that_magnifies_beyond_any_lens_is_refused_with_its_parameters(make_scene, coefficients):
+    source = make_scene(2, model="RADIAL", params=(50.0, 32.0, 24.0, *coefficients))
+    with pytest.raises(SceneError, match=r"camera 1 \(RADIAL.*parameters") as error:
+        load_scene(source, SceneConfig())
+    assert f"{coefficients[0]:g}" in str(error.value)
+
+
+def test_the_strongest_pincushion_that_colmap_keeps_is_still_shown():
+    """Focal length a tenth of the image and coefficients of 1, COLMAP's own limits."""
+    camera = pycolmap.Camera(
+        model="RADIAL", width=640, height=480, params=[64.0, 320, 240, 1.0, 1.0], camera_id=1
+    )
+    K, resample = pinhole_for(camera, "camera 1")
+    assert resample and 3.0 < K[0, 0] / 64.0 < MAX_MAGNIFICATION
