@@ -5,6 +5,7 @@ Pixels, alpha, mask and intrinsics go through every step together.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +24,21 @@ from scene.scene_error import SceneError
 from scene.undistort import WarpCache
 from scene.view import View
 
+_log = logging.getLogger(__name__)
+
 AlphaMeaning = Literal["mask", "background"]
 
 ASPECT_TOLERANCE = 0.01
 """Relative difference of aspect ratio between image and camera that rounding of sizes may cause."""
 
+MIN_ROUNDED_SIDE = 16
+"""Pixels. Below it the pixel that rounding may cost is more than 1/16 of a side and says nothing."""
+
+MAX_REDUCTION = 64
+"""Times that an image may be smaller than its camera, or larger: reduced copies go down to an eighth."""
+
 _THREADS = 8  # decoders at work hold full-size images; more would cost memory, not time
+_LISTED = 5  # sizes in a message
 
 
 def target_size(width: int, height: int, resolution: int) -> tuple[int, int]:
@@ -63,9 +73,13 @@ def load_views(frames: Sequence[Frame], resolution: int, alpha: AlphaMeaning) ->
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     try:
         results = pool.map(lambda frame: load_view(frame, cache, resolution, alpha), frames)
-        return list(tqdm(results, total=len(frames), desc="images", unit="image", disable=None))
+        views = list(tqdm(results, total=len(frames), desc="images", unit="image", disable=None))
     finally:
         pool.shutdown(cancel_futures=True)
+    for label, sizes in cache.mixed_sizes():
+        counts = ", ".join(f"{count} of {w}x{h}" for (w, h), count in sizes.most_common(_LISTED))
+        _log.warning("%s: its images come in %d sizes: %s; check the folder", label, len(sizes), counts)
+    return views
 
 
 def load_view(frame: Frame, cache: WarpCache, resolution: int, alpha_means: AlphaMeaning) -> View:
@@ -83,7 +97,7 @@ def load_view(frame: Frame, cache: WarpCache, resolution: int, alpha_means: Alph
         alpha = None
     height, width = pixels.shape[:2]
     camera, K, resample = cache.pinhole(frame.lens, width, height)
-    _check_aspect(frame, (width, height), (camera.width, camera.height))
+    _check_size(frame, (width, height), (camera.width, camera.height))
     if resample:
         warp = cache.warp(frame.lens, camera, K, width, height)
 
@@ -131,7 +145,7 @@ def _fitting_mask(frame: Frame, pixels: Pixels) -> Pixels:
     height, width = pixels.shape[:2]
     if mask.shape == (height, width):
         return mask
-    if not _same_aspect((mask.shape[1], mask.shape[0]), (width, height)):
+    if not _same_view((mask.shape[1], mask.shape[0]), (width, height)):
         raise SceneError(
             f"{frame.mask}: the mask is {mask.shape[1]}x{mask.shape[0]} but its image {frame.image} is "
             f"{width}x{height}; make the mask from that image"
@@ -141,18 +155,24 @@ def _fitting_mask(frame: Frame, pixels: Pixels) -> Pixels:
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
 
-def _same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether sizes agree to 1 %, or to the pixel by which rounding the smaller one can be off."""
+def _same_view(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether one size can be the other one reduced.
+
+    Their aspects agree to 1 %, or to the pixel by which rounding the smaller one can be off.
+    """
     (small_w, small_h), (w, h) = sorted((a, b))
+    if w > MAX_REDUCTION * small_w:
+        return False
     off = abs(small_h - small_w * h / w)
-    return off <= ASPECT_TOLERANCE * small_h or off <= 1.0
+    rounded = off <= 1.0 and min(small_w, small_h) >= MIN_ROUNDED_SIDE
+    return off <= ASPECT_TOLERANCE * small_h or rounded
 
 
-def _check_aspect(frame: Frame, image: tuple[int, int], camera: tuple[int, int]) -> None:
-    if _same_aspect(image, camera):
+def _check_size(frame: Frame, image: tuple[int, int], camera: tuple[int, int]) -> None:
+    if _same_view(image, camera):
         return
     hint = "use the images that the model was made from"
-    if _same_aspect((image[1], image[0]), camera):
+    if _same_view((image[1], image[0]), camera):
         hint = "the two are turned by 90 degrees: save the image upright, without an EXIF orientation"
     raise SceneError(
         f"{frame.image}: the image is {image[0]}x{image[1]} but {frame.lens.label} "

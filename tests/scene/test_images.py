@@ -206,6 +206,41 @@ def test_an_image_of_another_shape_than_its_camera_is_refused_naming_both(make_s
         load_scene(source, SceneConfig())
 
 
+@pytest.mark.parametrize(
+    ("camera", "image"),
+    [
+        ((752, 500), (1, 1)),
+        ((752, 500), (2, 1)),
+        ((752, 500), (15, 9)),
+        ((500, 500), (1, 1)),
+        ((64, 48), (1, 2)),
+    ],
+)
+def test_an_image_of_a_few_pixels_is_refused_naming_both_sizes(make_scene, camera, image):
+    source = make_scene(2, size=camera)
+    cv2.imwrite(str(source / "images/img_01.png"), np.zeros((image[1], image[0], 3), np.uint8))
+    sizes = rf"img_01\.png.*{image[0]}x{image[1]}.*{camera[0]}x{camera[1]}"
+    with pytest.raises(SceneError, match=sizes):
+        load_scene(source, SceneConfig())
+
+
+def test_a_reduced_image_may_be_off_by_the_pixel_that_rounding_costs(make_scene, caplog):
+    source = make_scene(2, size=(200, 135))
+    for i in range(2):  # 135 / 8 is 16.875: some programs round it down
+        cv2.imwrite(str(source / f"images/img_{i:02d}.png"), np.zeros((16, 25, 3), np.uint8))
+    assert load_scene(source, SceneConfig()).train[0].camera.height == 16
+    assert "sizes" not in caplog.text
+
+
+def test_images_of_one_camera_in_different_sizes_are_used_with_a_warning(make_scene, caplog):
+    source = make_scene(3)
+    cv2.imwrite(str(source / "images/img_02.png"), np.zeros((24, 32, 3), np.uint8))
+    scene = load_scene(source, SceneConfig())
+    assert [view.camera.width for view in scene.train] == [64, 64, 32]
+    warning = next(record for record in caplog.records if record.levelname == "WARNING")
+    assert "camera 1" in warning.message and "2 of 64x48, 1 of 32x24" in warning.message
+
+
 def _with_alpha(source):
     rgba = np.zeros((48, 64, 4), np.uint8)
     rgba[..., :3] = 100
