@@ -6,6 +6,7 @@ Reads the model first and images last, so that every mistake that needs no pixel
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def load_scene(source: Path, config: SceneConfig) -> Scene:
         alpha = "background" if model.alpha_is_background else "mask"
     views = load_views([*train, *test], resolution, alpha)
     centers = np.stack([-frame.viewmat[:3, :3].T @ frame.viewmat[:3, 3] for frame in train])
-    _warn_of_masks(views[: len(train)])
+    _check_weights(train, views[: len(train)], config.alpha_mode)
     return Scene(
         train=tuple(views[: len(train)]),
         test=tuple(views[len(train) :]),
@@ -184,8 +185,28 @@ def _points(model: SceneModel, train: list[Frame], config: SceneConfig, source: 
     return Points(torch.from_numpy(model.xyz[keep]), rgb)
 
 
-def _warn_of_masks(train: list[View]) -> None:
-    black = [view.name for view in train if view.mask is not None and not bool(view.mask.any())]
+def _check_weights(frames: list[Frame], views: list[View], alpha_mode: str) -> None:
+    """Refuses training views of which no pixel counts; names those of which none does where some do.
+
+    Args:
+        frames: The training frames.
+        views: Theirs, in the same order.
+        alpha_mode: As `SceneConfig.alpha_mode`.
+    """
+    black = [view.name for view in views if view.mask is not None and not bool(view.mask.any())]
+    if len(black) == len(views):
+        folders = [str(frame.mask.parent) for frame in frames if frame.mask is not None]
+        images = [str(frame.image.parent) for frame in frames if frame.image is not None]
+        by_alpha = f"make the images opaque or use --alpha_mode background (now {alpha_mode})"
+        where, what, action = (
+            (folders, "masks", "invert them if they mean the opposite, or move the folder away")
+            if folders
+            else (images, "images' alpha channels", by_alpha)
+        )
+        raise SceneError(
+            f"{os.path.commonpath(where)}: the {what} leave no pixel to train on in any of the {len(views)} "
+            f"training views; white means use, black means ignore: {action}"
+        )
     if black:
         _log.warning("the mask leaves no pixel of %s; white means use, black means ignore", _some(black))
 

@@ -318,3 +318,39 @@ def test_a_masks_folder_that_fits_nothing_is_an_error_and_one_that_fits_some_a_w
     cv2.imwrite(str(source / "masks/img_01.png"), np.zeros((48, 64), np.uint8))
     load_scene(source, SceneConfig())
     assert "no mask for img_00.png" in caplog.text and "leaves no pixel of img_01.png" in caplog.text
+
+
+def _black_masks(source, count):
+    (source / "masks").mkdir(exist_ok=True)
+    for i in range(count):
+        cv2.imwrite(str(source / f"masks/img_{i:02d}.png.png"), np.zeros((48, 64), np.uint8))
+
+
+def test_masks_that_are_black_in_every_training_view_are_refused_with_a_remedy(make_scene):
+    source = make_scene(9)
+    _black_masks(source, 9)
+    with pytest.raises(
+        SceneError, match=r"masks: the masks leave no pixel.*9 training views.*white means use"
+    ):
+        load_scene(source, SceneConfig())
+    # white masks of held-out views alone (0 and 8) train nothing either
+    for i in (0, 8):
+        cv2.imwrite(str(source / f"masks/img_{i:02d}.png.png"), np.full((48, 64), 255, np.uint8))
+    with pytest.raises(SceneError, match=r"7 training views.*invert them"):
+        load_scene(source, SceneConfig(eval=True))
+
+
+def test_one_black_mask_among_others_is_a_warning(make_scene, caplog):
+    source = make_scene(3)
+    _black_masks(source, 1)
+    assert len(load_scene(source, SceneConfig()).train) == 3
+    assert "leaves no pixel of img_00.png" in caplog.text
+
+
+def test_alpha_that_hides_every_image_is_refused_and_may_be_the_background(make_scene):
+    source = make_scene(2)
+    for i in range(2):
+        cv2.imwrite(str(source / f"images/img_{i:02d}.png"), np.zeros((48, 64, 4), np.uint8))
+    with pytest.raises(SceneError, match=r"images: the images' alpha.*--alpha_mode background"):
+        load_scene(source, SceneConfig())
+    assert len(load_scene(source, SceneConfig(alpha_mode="background")).train) == 2
