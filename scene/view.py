@@ -5,6 +5,7 @@ Pixels stay uint8 until a view is used, so that a scene costs a quarter of its f
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -138,3 +139,19 @@ class Scene:
     extent: float
     """Radius of the training cameras, world units, > 0: the unit of the position learning rate."""
     source: Path
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this scene, image size and split from others.
+
+        A sha256 of the training views' names, sizes and cameras, in order; the same in every process.
+        Pixels, masks, points and test views are not part of it. K is rounded to 0.01 pixels and the
+        world-to-camera matrix to 1e-4, so that another machine's float rounding rarely shows.
+        """
+        digest = hashlib.sha256()
+        for view in self.train:
+            camera = view.camera
+            # whole numbers, because -0.0 and 0.0 print differently
+            K = [round(value * 1e2) for value in camera.K.flatten().tolist()]
+            viewmat = [round(value * 1e4) for value in camera.viewmat.flatten().tolist()]
+            digest.update(repr((view.name, camera.width, camera.height, K, viewmat)).encode())
+        return digest.hexdigest()[:16]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import torch
 from scene import (
     Camera,
     Points,
+    Scene,
     SceneConfig,
     SceneError,
     View,
@@ -75,6 +80,55 @@ def test_views_and_points_of_wrong_shapes_fail_where_they_are_made():
 )
 def test_stems_are_flat_and_lose_only_image_endings(name, stem):
     assert View(name, _camera(), torch.zeros(6, 8, 3, dtype=torch.uint8)).stem == stem
+
+
+def test_the_fingerprint_is_the_same_whenever_and_wherever_a_scene_is_loaded(make_scene):
+    source = make_scene(17)
+    first = load_scene(source, SceneConfig()).fingerprint()
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    assert load_scene(source, SceneConfig()).fingerprint() == first
+    assert load_scene(source.rename(source.with_name("moved")), SceneConfig()).fingerprint() == first
+    code = (
+        "import sys, pathlib; from scene import SceneConfig, load_scene;"
+        "print(load_scene(pathlib.Path(sys.argv[1]), SceneConfig()).fingerprint())"
+    )
+    command = [sys.executable, "-c", code, str(source.with_name("moved"))]
+    root = Path(__file__).parents[2]
+    other = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == first
+
+
+def test_the_fingerprint_tells_sizes_splits_and_scenes_apart(make_scene):
+    source = make_scene(17)
+    moved = make_scene(17, params=(50.0, 52.0, 31.5, 25.0), folder="moved")
+    renamed = make_scene([f"pic_{i:02d}.png" for i in range(17)], folder="renamed")
+    found = [
+        load_scene(folder, SceneConfig(**options)).fingerprint()
+        for folder, options in (
+            (source, {}),
+            (source, {"resolution": 2}),
+            (source, {"eval": True}),
+            (source, {"n_views": 3}),
+            (source, {"eval": True, "n_views": 3}),
+            (moved, {}),
+            (renamed, {}),
+        )
+    ]
+    assert len(set(found)) == len(found)
+
+
+def test_the_fingerprint_sees_a_turned_camera_and_not_a_float_s_rounding():
+    def fingerprint(viewmat, K):
+        view = View("a.png", Camera(viewmat, K, 8, 6), torch.zeros(6, 8, 3, dtype=torch.uint8))
+        points = Points(torch.zeros(0, 3), torch.zeros(0, 3))
+        return Scene((view,), (), points, 1.0, Path("x")).fingerprint()
+
+    camera = _camera()
+    base = fingerprint(camera.viewmat, camera.K)
+    signed = torch.where(camera.viewmat == 0, -0.0, camera.viewmat)
+    assert fingerprint(signed, camera.K * (1 + 1e-6)) == base
+    assert fingerprint(camera.viewmat + 1e-3, camera.K) != base
+    assert fingerprint(camera.viewmat, camera.K + 0.1) != base
 
 
 def test_moving_a_view_moves_every_tensor():
