@@ -10,12 +10,16 @@ Reads what train.py wrote, or the .ply of any 3DGS trainer. What comes out lies 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+
+signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
 
 import torch
 import tyro
@@ -75,6 +79,8 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Renders what the command line asks for."""
     options = tyro.cli(Options, args=arguments, use_underscores=True, description=__doc__)
+    if options.skip_train and options.skip_test and options.video == "none":
+        raise UserError("--skip_train and --skip_test without --video leave nothing to do: drop one of them")
     if options.n_frames < 1 or options.fps < 1:
         raise UserError(f"--n_frames {options.n_frames}, --fps {options.fps}: expected at least 1; give more")
     config = resolve_config(options)
@@ -83,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_threads(threads)
     backend = resolve_backend(config.backend)
     iteration, gaussians = load_gaussians(options)
+    if not len(gaussians):
+        raise UserError(f"{options.ply or options.model_path}: expected Gaussians to render, got none")
     gaussians = gaussians.to(device_for(backend))
     scene = load_views(options, config)
     background = torch.full((3,), 1.0 if config.model.background == "white" else 0.0)
@@ -109,10 +117,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 progress=split,
             )
             # the family's metric tools expect the test figures at the top
-            write_report(options.model_path if split == "test" else pictures, report, iteration)
+            own = split == "test" and not departs_from_training(options)
+            write_report(options.model_path if own else pictures, report, iteration)
             print(report.table(split, views=len(views) <= 24), f"{split} pictures: {pictures}", sep="\n")
     if options.video != "none":
         make_video(options, scene, gaussians, render, iteration)
+
+
+def departs_from_training(options: Options) -> bool:
+    """Whether options change what is measured, so that the run's own figures must stay."""
+    has_run = OutputFolder(options.model_path).config.is_file()
+    changed = options.ply is not None or options.resolution is not None or options.white_background
+    return has_run and changed
 
 
 def resolve_config(options: Options) -> Config:

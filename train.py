@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import time
+from pathlib import Path
 
+signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
 
 import torch
@@ -46,12 +50,13 @@ from gaussian_model import (
     save_ply,
     set_learning_rates,
 )
-from losses import Objective, ssim
+from losses import Objective
 from native import set_threads
 from rasterizer import resolve_backend
 from scene import Scene, View, ViewSampler, load_scene, write_cameras_json
 
 SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
+MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
 HISTOGRAMS = 10  # how often in a run the distributions are logged
 
 
@@ -116,8 +121,8 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
             state.iteration = iteration
 
             tracker.losses(iteration, terms)
-            if is_due(iteration, every=config.log_every):
-                tracker.scalars(iteration, training_metrics(render.color[0], image, view.weight()))
+            psnr = batch_psnr(render.color[0], image, view.weight())
+            tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
             tracker.bar(iteration, len(gaussians), optimizer, (view.camera.width, view.camera.height))
             with tracker.paused():
                 if is_due(iteration, at=config.test_iterations, last=config.iterations):
@@ -140,9 +145,10 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
             if stop.requested and iteration < config.iterations:
                 stop.leave()
 
-    if first >= config.iterations:
-        print(f"nothing left to do: the run is at iteration {first}; raise --iterations to go on")
-        return
+        if first >= config.iterations:  # it ended here, or was killed just before the figures were written
+            tracker.message(f"the run is at iteration {first} already; raise --iterations to train on")
+            report = show(config, scene, gaussians, backend, tracker, first)
+            save_ply(output.point_cloud(first), gaussians)
     finish(
         config,
         scene,
@@ -164,6 +170,7 @@ def start(config: Config, scene: Scene, output: OutputFolder, device: torch.devi
         densifier=build_densifier(config.densify, scene.extent, generator),
         sampler=ViewSampler(len(scene.train), generator),
         generator=generator,
+        scene=scene.fingerprint(),
     )
     last = latest_checkpoint(output.checkpoints) if config.resume else None
     if last is not None:
@@ -183,13 +190,11 @@ def choose_background(config: Config, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def training_metrics(image: Tensor, target: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
-    """PSNR and SSIM of a render [H, W, 3] before it is rounded to 8 bits: for the curves and the bar."""
-    image = image.clamp(0, 1)
-    error = (image - target).square().mean(-1)
+def batch_psnr(image: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """PSNR in dB of one training render [H, W, 3], not rounded to 8 bits: for the bar and its curve."""
+    error = (image.clamp(0, 1) - target).square().mean(-1)
     mean = error.mean() if weight is None else (error * weight).sum() / weight.sum().clamp_min(1e-10)
-    psnr = -10 * torch.log10(mean.clamp_min(1e-10))
-    return {"metrics/psnr_train": psnr, "metrics/ssim_train": ssim(image, target, weight)}
+    return -10 * torch.log10(mean.clamp_min(1e-10))
 
 
 def evaluation_background(config: Config) -> Tensor:
@@ -217,9 +222,14 @@ def show(
     last = iteration == config.iterations
     perceptual = load_perceptual(gaussians.device) if last and scene.test else None
     report = evaluate(scene.test, render, background=background, perceptual=perceptual, progress="test views")
+    step = -(-len(scene.train) // MEASURED_VIEWS)  # spread over the training views, the same ones each time
+    train_report = evaluate(scene.train[::step], render, background=background, progress="train views")
+    for split, scores in (("test", report), ("train", train_report)):
+        if scores.per_view:
+            figures = {f"metrics/psnr_{split}": scores.mean.psnr, f"metrics/ssim_{split}": scores.mean.ssim}
+            tracker.write(iteration, figures)
     if scene.test:
         mean = report.mean
-        tracker.write(iteration, {"metrics/psnr_test": mean.psnr, "metrics/ssim_test": mean.ssim})
         tracker.message(f"iteration {iteration}: test PSNR {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f}")
     for split, views in (("test", scene.test), ("train", scene.train)):
         for view in views[:SHOWN_VIEWS]:
@@ -257,6 +267,7 @@ def finish(
 ) -> None:
     """Writes the run's figures and says where everything is."""
     iterations, seconds = work
+    folder = shlex.quote(str(output.path))
     summary = {
         "preset": config.config,
         "iterations": config.iterations,
@@ -272,14 +283,14 @@ def finish(
     with atomic_write(output.path / "summary.json") as file:
         file.write((json.dumps(summary, indent=2) + "\n").encode())
     if scene.test:
-        write_report(output.path, report, config.iterations)
+        write_report(output.path, report, state.iteration)
         print(report.table("test"))
     print(
         f"{len(state.gaussians):,} Gaussians, {iterations:,} iterations in {seconds:.0f} s "
         f"({iterations / seconds:.2f} it/s with evaluation), peak memory {peak_memory_gib():.2f} GiB\n"
-        f"Gaussians: {output.point_cloud(config.iterations)}\n"
-        f"pictures:  python render.py -m {output.path}\n"
-        f"curves:    tensorboard --logdir {output.path}"
+        f"Gaussians: {output.point_cloud(state.iteration)}\n"
+        f"pictures:  python {shlex.quote(str(Path(__file__).parent / 'render.py'))} -m {folder}\n"
+        f"curves:    tensorboard --logdir {folder}"
     )
 
 

@@ -7,6 +7,8 @@ scale with it (scaling.py).
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +16,7 @@ from typing import Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from configs.config_error import ConfigError
+from configs.values import walk
 from gaussian_model import DensifyConfig, ModelConfig, OptimConfig
 from losses import LossConfig
 from scene import SceneConfig
@@ -41,8 +44,8 @@ class Config:
     config: Annotated[
         str, arg(metavar="NAME|FILE", help_behavior_hint="(default: by the number of views)")
     ] = ""
-    """A preset (quick, sparse_view, full_capture) or a YAML file. Options on the command line win over it.
-    Without it: sparse_view for up to 24 training views, else full_capture."""
+    """A preset (quick, sparse_view, full_capture, mcmc) or a YAML file. Options on the command line win over
+    it. Without it: sparse_view for up to 24 training views, else full_capture."""
     iterations: int = 30_000
     """Length of the training. Changing it scales every schedule that is not given on the command line too."""
     backend: Literal["auto", "gsplat", "cpu", "reference"] = "auto"
@@ -94,6 +97,15 @@ class Config:
                 raise ConfigError(
                     f"{name}: expected at least {bound}, got {getattr(self, name)}: change --{name}."
                 )
+        for name, bound in (("seed", 2**63 - 1), ("threads", 1024)):
+            if getattr(self, name) > bound:
+                raise ConfigError(
+                    f"{name}: expected at most {bound}, got {getattr(self, name)}: change --{name}."
+                )
+        for path, _ in walk(type(self)):
+            value = operator.attrgetter(path)(self)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{path}: expected a finite number, got {value}: change --{path}.")
         for name in ("test_iterations", "save_iterations", "checkpoint_iterations"):
             if any(iteration < 1 for iteration in getattr(self, name)):
                 got = list(getattr(self, name))

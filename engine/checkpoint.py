@@ -29,6 +29,7 @@ KIND = "Gaussian splatting training state"
 _NAME = re.compile(r"iteration_(\d+)\.pt")
 _CONTENT: dict[str, type] = {
     "iteration": int,
+    "scene": str,
     "config": dict,
     "gaussians": dict,
     "optimizer": dict,
@@ -74,6 +75,7 @@ def save_checkpoint(
         "kind": KIND,
         "format": FORMAT,
         "iteration": state.iteration,
+        "scene": state.scene,
         "config": config_dict,
         "gaussians": state.gaussians.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -151,6 +153,11 @@ def restore(state: TrainingState, payload: dict[str, Any]) -> None:
         CheckpointError: the checkpoint belongs to another model or scene.
     """
     path = payload["path"]
+    if state.scene and payload["scene"] and state.scene != payload["scene"]:
+        raise CheckpointError(
+            f"{path}: the checkpoint was made with other training views (scene, -r, --eval or --n_views): "
+            "resume with the run's own, or start anew with another -m."
+        )
     _check_gaussians(path, state, payload["gaussians"])
     _check_optimizer(path, state, payload)
     _load_parts(path, state, payload)  # whatever may still refuse, and is put back then

@@ -17,6 +17,7 @@ context managers that know them call `add_facts` as it passes.
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import signal
 import sys
@@ -30,7 +31,7 @@ from typing import Any, NoReturn
 from engine.checkpoint import latest_checkpoint
 from errors import UserError
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_MEMORY = ("can't allocate", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
 _FACTS = "_run_facts"
 
@@ -115,10 +116,15 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Runs a command's main function and exits the process with the code of the table above."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)  # as an exception, so that files and locks are let go
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main() or 0
+        sys.stdout.flush()
     except SystemExit:
         raise
+    except BrokenPipeError:  # who read our output has gone (`| head`): the work is done or not worth a word
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except BaseException as error:
         code = _report(error)
     sys.stdout.flush()
@@ -143,7 +149,7 @@ def _report(error: BaseException) -> int:
         _say(
             f"error: out of memory{_size(facts)}: use smaller images (-r 2) or lower --densify.max_gaussians"
         )
-    elif isinstance(error, OSError) and error.errno in _DISK_FULL:
+    elif isinstance(error, OSError) and error.errno in DISK_FULL:
         code = 4
         where = f" writing {error.filename}" if error.filename else ""
         _say(f"error: the disk is full{where} ({error.strerror}): free some space, or choose another -m")

@@ -8,7 +8,6 @@ processes from working in one folder at the same time.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import IO
 
 from atomic import remove_leftovers
 from engine.checkpoint import latest_checkpoint
-from engine.command import add_facts
+from engine.command import DISK_FULL, add_facts
 from errors import UserError
 
 _LOCK = ".run.lock"  # also marks a folder as ours: overwriting asks for it
@@ -39,7 +38,6 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
         for name in ("results.json", "per_view.json", "*/*.png", "*/*.npy")
     ),
     "video/ours_*/*.mp4",
-    "video/ours_*/*/*.png",
     "video/ours_*/*/*.png",
 )
 _RUN = ("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*")
@@ -157,10 +155,8 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / _LOCK, "a+", encoding="utf-8")
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise OutputError(f"{path}: cannot write there ({error.strerror}): choose another -m.") from error
     except OSError as error:
-        if error.errno != errno.EROFS:
+        if error.errno in DISK_FULL:
             raise
         raise OutputError(f"{path}: cannot write there ({error.strerror}): choose another -m.") from error
     with lock:

@@ -24,6 +24,7 @@ class TrainingState:
         sampler: draws the training view of each iteration.
         generator: CPU generator behind every random draw of the loop (shared with sampler and densifier).
         iteration: iterations completed; the first is number 1.
+        scene: fingerprint of the training views; a checkpoint of other views is refused. "" = not checked.
     """
 
     gaussians: Gaussians
@@ -32,3 +33,4 @@ class TrainingState:
     sampler: ViewSampler
     generator: torch.Generator
     iteration: int = 0
+    scene: str = ""

@@ -6,7 +6,8 @@ iterations, so that a GPU never waits for a log line. Curves show the mean over 
 | name | value |
 |---|---|
 | loss/TERM, loss/total | weighted terms of the objective and their sum |
-| metrics/psnr_train, ssim_train, psnr_test, ssim_test | PSNR in dB, SSIM |
+| metrics/psnr_test, ssim_test, psnr_train, ssim_train | means over test and some training views, 8 bits |
+| metrics/psnr_batch | PSNR in dB of the views just trained on |
 | gaussians/count | N |
 | lr/GROUP | learning rate per parameter group |
 | speed/it_per_s | iterations per second, pauses left out |
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -69,7 +71,7 @@ class Tracker:
         self._warned = False
         self._writer = _writer(folder, start) if events else None
         self._bar = tqdm(
-            total=iterations, initial=start, desc="training", unit="it", dynamic_ncols=True,
+            total=iterations, initial=start, desc="training", unit="it", **_width(),
             disable=True if quiet else None,  # None: drawn on terminals only
         )  # fmt: skip
 
@@ -103,7 +105,7 @@ class Tracker:
 
         Args:
             iteration: the iteration, from 1.
-            values: full names ("metrics/psnr_train") to scalars.
+            values: full names ("metrics/psnr_batch") to scalars.
         """
         for name, value in values.items():
             total, count = self._sums.get(name, (0.0, 0))
@@ -204,7 +206,7 @@ class Tracker:
         self.write(
             iteration, {**means, **rates, **memory, "gaussians/count": gaussians, "speed/it_per_s": speed}
         )
-        loss, psnr = means.get("loss/total"), means.get("metrics/psnr_train")
+        loss, psnr = means.get("loss/total"), means.get("metrics/psnr_batch")
         if loss is not None and not math.isfinite(loss) and not self._warned:
             self._warned = True
             self.message(f"warning: the loss is {loss} near iteration {iteration}")
@@ -218,6 +220,12 @@ class Tracker:
             self._next_line = now + _LINE_EVERY_S
             left = tqdm.format_interval((self._iterations - iteration) / speed)
             self.message(f"iteration {iteration}/{self._iterations}, {text}, {speed:.2f} it/s, {left} left")
+
+
+def _width() -> dict[str, Any]:
+    """Follows the terminal's width; 80 columns where a terminal says that it has none."""
+    known = shutil.get_terminal_size((0, 0)).columns > 0
+    return {"dynamic_ncols": True} if known else {"ncols": 80}
 
 
 def _groups(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]]:

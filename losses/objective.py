@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from errors import UserError
 from losses.image import l1_and_ssim
 from rasterizer.contract import RenderOutput
 
@@ -21,6 +22,18 @@ class LossConfig:
     """Weight of the mean opacity (3DGS-MCMC: 0.01); pushes unneeded Gaussians to vanish."""
     scale_reg: float = 0.0
     """Weight of the mean scale in world units (3DGS-MCMC: 0.01); pushes Gaussians to be small."""
+
+    def __post_init__(self) -> None:
+        """Refuses weights with no meaning.
+
+        Raises:
+            UserError: names the field.
+        """
+        if not 0.0 <= self.lambda_dssim <= 1.0:
+            raise UserError(f"lambda_dssim: expected a number from 0 to 1, got {self.lambda_dssim}")
+        for name in ("opacity_reg", "scale_reg"):
+            if not getattr(self, name) >= 0.0:
+                raise UserError(f"{name}: expected a weight of at least 0, got {getattr(self, name)}")
 
 
 class Objective:

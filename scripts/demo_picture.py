@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 COLUMNS = ("gt", "renders", "depth")
 ROWS = 2
@@ -25,9 +26,16 @@ def main(output: Path, target: Path) -> None:
     if not runs:
         raise FileNotFoundError(f"{output}/test: no renders; run scripts/demo first")
     names = sorted(path.name for path in (runs[-1] / "renders").glob("*.png"))[:ROWS]
-    rows = [[cv2.imread(str(runs[-1] / column / name)) for column in COLUMNS] for name in names]
+    rows = [np.hstack([_read(runs[-1] / column / name) for column in COLUMNS]) for name in names]
     target.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(target), np.vstack([np.hstack(row) for row in rows]), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    cv2.imwrite(str(target), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path))
+    if image is None:
+        raise FileNotFoundError(f"{path}: not a picture; run scripts/demo first")
+    return image.astype(np.uint8)
 
 
 if __name__ == "__main__":

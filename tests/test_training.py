@@ -263,3 +263,101 @@ def test_exit_code_of_a_stopped_run_is_not_zero(small_scene: Path, tmp_path: Pat
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(timeout=120) == 143
+
+
+def test_resuming_with_another_scene_or_size_is_refused(
+    small_scene: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(trained, output)
+    before = (output / "config.yaml").read_text()
+    with pytest.raises(UserError, match="other training views"):
+        _train(monkeypatch, small_scene, output, "--resume", "-r", "40")
+    assert (output / "config.yaml").read_text() == before
+
+
+def test_a_run_killed_before_its_figures_were_written_gets_them_by_resume(
+    small_scene: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(trained, output)
+    ply = (output / "point_cloud/iteration_40/point_cloud.ply").read_bytes()
+    for name in ("results.json", "summary.json", "point_cloud/iteration_40/point_cloud.ply"):
+        (output / name).unlink()
+    _train(monkeypatch, small_scene, output, "--resume")
+    for name in ("results.json", "per_view.json"):
+        assert (
+            json.loads((output / name).read_text())["ours_40"]
+            == json.loads((trained / name).read_text())["ours_40"]
+        )
+    assert (output / "point_cloud/iteration_40/point_cloud.ply").read_bytes() == ply
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seed", "99999999999999999999"], "seed"),
+        (["--threads", "100000"], "threads"),
+        (["--densify.grad_threshold", "nan"], r"densify\.grad_threshold: expected a finite number"),
+        (["--loss.lambda_dssim", "2"], "lambda_dssim"),
+    ],
+)
+def test_values_without_a_meaning_are_named(
+    small_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        _train(monkeypatch, small_scene, tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_of_the_output_that_goes_away_is_no_error(small_scene: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "-s",
+        str(small_scene),
+        "-m",
+        str(tmp_path / "out"),
+        *SHORT,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(timeout=120) == 0 and "Traceback" not in errors
+    assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_tensorboard_gets_every_curve_and_image(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained))
+    events.Reload()
+    tags = events.Tags()
+    wanted = {
+        *(
+            "loss/l1",
+            "loss/dssim",
+            "loss/total",
+            "metrics/psnr_batch",
+            "gaussians/count",
+            "lr/means",
+            "lr/shN",
+        ),
+        *("metrics/psnr_test", "metrics/ssim_test", "metrics/psnr_train", "metrics/ssim_train"),
+        *("speed/it_per_s", "memory/peak_gib"),
+    }
+    assert wanted <= set(tags["scalars"])
+    kinds = {tag.rsplit("/", 1)[-1] for tag in tags["images"]}
+    assert kinds == {"rendered", "true", "depth"}
+    assert {tag.split("/")[0] for tag in tags["images"]} == {"test", "train"}
+    assert set(tags["histograms"]) == {"gaussians/opacities", "gaussians/log10_scales"}
+
+
+def test_rendering_with_other_settings_leaves_the_run_s_own_figures(trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(trained, output)
+    before = (output / "results.json").read_bytes()
+    render.main(["-m", str(output), "-r", "40", "--skip_train"])
+    assert (output / "results.json").read_bytes() == before
+    assert (output / "test" / "ours_40" / "results.json").is_file()

@@ -50,7 +50,7 @@ def test_a_preset_is_found_by_name_and_by_path(name, tmp_path, monkeypatch):
 def test_an_unknown_preset_suggests_one():
     with pytest.raises(ConfigError, match=r"no preset or file 'quik': did you mean quick\?"):
         parse("--config", "quik")
-    with pytest.raises(ConfigError, match=r"presets: full_capture, quick, sparse_view"):
+    with pytest.raises(ConfigError, match=r"presets: full_capture, mcmc, quick, sparse_view"):
         parse("--config", "zzz")
 
 
@@ -148,11 +148,11 @@ def test_what_a_preset_leaves_out_scales_from_the_defaults_to_its_length(tmp_pat
 
 
 def test_the_configuration_of_a_run_is_a_preset_without_its_paths(tmp_path):
-    config = parse("--config", "quick", "--seed", "7", "-m", "first", "--iterations", "500")
+    config = parse("--config", "quick", "--seed", "7", "-m", "first", "--iterations", "750")
     save_config(tmp_path / "config.yaml", config)
     again = parse("--config", str(tmp_path / "config.yaml"), "-m", "second")
     assert again.seed == 7 and again.model_path == Path("second") and again.densify == config.densify
-    longer = parse("--config", str(tmp_path / "config.yaml"), "--iterations", "1000").densify
+    longer = parse("--config", str(tmp_path / "config.yaml"), "--iterations", "1500").densify
     quick = load_preset("quick").densify
     assert (longer.start, longer.stop) == (quick.start, quick.stop)
 

@@ -378,3 +378,15 @@ def test_an_atomic_file_is_absent_until_its_block_ends(tmp_path):
         file.write(b"d")
         raise ZeroDivisionError
     assert path.read_bytes() == b"abc" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_checkpoint_of_other_views_is_refused(tmp_path):
+    state = make_state(n=3)
+    state.scene = "a"
+    path = checkpoint_path(tmp_path, state.iteration)
+    save_checkpoint(path, state, {})
+    state.scene = "b"
+    with pytest.raises(CheckpointError, match="other training views"):
+        restore(state, load_checkpoint(path))
+    state.scene = "a"
+    restore(state, load_checkpoint(path))

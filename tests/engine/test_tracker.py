@@ -35,12 +35,12 @@ def test_every_value_has_a_curve_under_its_name(tmp_path):
             tracker.losses(
                 iteration, {"l1": torch.tensor(0.5, requires_grad=True), "dssim": torch.tensor(0.25)}
             )
-            tracker.scalars(iteration, {"metrics/psnr_train": 20.0})
+            tracker.scalars(iteration, {"metrics/psnr_batch": 20.0})
             tracker.bar(iteration, 100 + iteration, state.optimizer)
         tracker.write(20, {"metrics/psnr_test": torch.tensor(19.0), "metrics/ssim_test": 0.75})
     tags = set(events(tmp_path).Tags()["scalars"])
     assert tags >= {
-        "loss/l1", "loss/dssim", "loss/total", "metrics/psnr_train", "metrics/psnr_test", "metrics/ssim_test",
+        "loss/l1", "loss/dssim", "loss/total", "metrics/psnr_batch", "metrics/psnr_test", "metrics/ssim_test",
         "gaussians/count", "lr/means", "lr/shN", "speed/it_per_s", "memory/peak_gib",
     }  # fmt: skip
     assert curve(tmp_path, "loss/total") == [(10, 0.75), (20, 0.75)]
