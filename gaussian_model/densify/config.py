@@ -51,8 +51,9 @@ class DensifyConfig:
     """Gaussians larger than this, in scene extents, are removed (after the first opacity reset)."""
     prune_screen_size: float = 0.0
     """Gaussians seen larger than this, in image sizes, are removed (after the first reset); 0 = off."""
-    reset_every: int = field(default=3000, metadata={"unit": "iterations"})
-    """Iterations between opacity resets; 0 = never."""
+    reset_every: int = field(default=3000, metadata={"unit": "iterations", "least": 1000})
+    """Iterations between opacity resets; 0 = never. A shorter training brings them closer, but not below
+    1000: recovering from a reset takes several hundred iterations however long the training is."""
     reset_opacity: float = 0.01
     """Opacities are cut to at most this in a reset."""
     pause_after_reset: int = field(default=0, metadata={"unit": "iterations"})
