@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"{options.ply or options.model_path}: expected Gaussians to render, got none")
     gaussians = gaussians.to(device_for(backend))
     scene = load_views(options, config)
-    background = torch.full((3,), 1.0 if config.model.background == "white" else 0.0)
+    background = config.model.evaluation_background()
 
     def render(camera: Camera) -> RenderOutput:
         return gaussians.render(

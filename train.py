@@ -186,7 +186,7 @@ def choose_background(config: Config, generator: torch.Generator) -> Tensor:
     """The colour [3] behind the Gaussians of one iteration."""
     if config.model.background == "random":
         return torch.rand(3, generator=generator)
-    return torch.full((3,), 1.0 if config.model.background == "white" else 0.0)
+    return config.model.evaluation_background()
 
 
 @torch.no_grad()
@@ -197,17 +197,12 @@ def batch_psnr(image: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     return -10 * torch.log10(mean.clamp_min(1e-10))
 
 
-def evaluation_background(config: Config) -> Tensor:
-    """White or black; where training draws random ones, black."""
-    return torch.full((3,), 1.0 if config.model.background == "white" else 0.0)
-
-
 @torch.no_grad()
 def show(
     config: Config, scene: Scene, gaussians: Gaussians, backend: str, tracker: Tracker, iteration: int
 ) -> Report:
     """Evaluates the test views and shows figures and images of some views in TensorBoard."""
-    background = evaluation_background(config).to(gaussians.device)
+    background = config.model.evaluation_background().to(gaussians.device)
 
     def render(view: View):  # noqa: ANN202
         return gaussians.render(

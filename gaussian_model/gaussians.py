@@ -58,6 +58,10 @@ class ModelConfig:
         if self.random_points < 1:
             raise UserError(f"random_points: expected at least 1, got {self.random_points}")
 
+    def evaluation_background(self) -> Tensor:
+        """White or black [3]; black where training draws random ones."""
+        return torch.full((3,), 1.0 if self.background == "white" else 0.0)
+
 
 class Gaussians:
     """N anisotropic 3D Gaussians with view-dependent colour, as leaves that an optimizer can move.
