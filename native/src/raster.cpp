@@ -18,6 +18,7 @@
 #include "simd.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <mutex>
@@ -28,11 +29,18 @@ namespace {
 using namespace fs;
 
 constexpr float kHalfLog2e = 0.72134752044448170368f; // log2(e) / 2
-constexpr int kTile = FS_TILE, kPixels = kTile * kTile;
-constexpr int kSegments = kTile / kLanes;
-constexpr int kSlot = 12; // floats of one gradient record
-constexpr float kLog2Slack = 1e-3f;
+constexpr float kLog2Slack = 1e-3f;                   // of the culling tests, in units of the exponent
+constexpr int kTile = FS_TILE;
+constexpr int kSlot = 16;   // floats of one gradient record: a cache line
+constexpr int kChunk = 128; // Gaussians that a tile works on at a time
 constexpr int64_t kMaxEntries = int64_t{1} << 31;
+
+// A block is what the compositing loop keeps in registers: kVectors vectors, each of kRows rows.
+constexpr int kVectors = 4;
+constexpr int kBlockW = kLanes >= 8 ? 8 : 4, kRows = kLanes / kBlockW, kBlockH = kRows * kVectors;
+constexpr int kBlockPixels = kLanes * kVectors;
+constexpr int kBlocksX = kTile / kBlockW, kBlocks = kBlocksX * (kTile / kBlockH);
+static_assert(kBlocks <= 16, "the blocks of a tile that a Gaussian touches are 16 bits");
 
 // Memory that keeps its capacity between images and is not cleared.
 template <class T> struct Buffer {
@@ -58,24 +66,30 @@ template <class T> struct Buffer {
 struct alignas(64) Record { // one visible Gaussian, in depth order
     float mx, my, a, b, c2, log2_opacity;
     float color[4];
-    int32_t x0, x1, y0, y1; // pixels that it can reach, clipped to the image
+    float to_y, to_x; // where E is least on a vertical (horizontal) line: dy = to_y dx (dx = to_x dy)
     int32_t id;
-    float unused;
+    float unused[3];
 };
 static_assert(sizeof(Record) == 64, "a record is one cache line");
 
-struct Entry {
+struct Entry { // a Gaussian in a tile
     uint32_t rank, slot;
+};
+
+struct Pair { // the same, before it is sorted by tile
+    uint32_t tile, rank;
 };
 
 struct State {
     int width = 0, height = 0, tiles_x = 0, tiles_y = 0, channels = 0;
     int64_t n = 0, visible = 0, entries = 0;
     Buffer<Record> records;
-    Buffer<uint32_t> keys, keys2, ids, ids2, counts, histogram;
+    Buffer<uint32_t> keys, keys2, ids, ids2, histogram;
     Buffer<uint64_t> offsets; // [visible + 1] first slot of a rank
     Buffer<uint32_t> tile_begin, tile_end;
+    std::vector<std::vector<Pair>> pairs; // by chunk of ranks
     Buffer<Entry> list;
+    Buffer<uint16_t> touched; // by slot: the blocks of its tile to which it contributes
     Buffer<float> transmittance; // [H, W]
     Buffer<float> slots;
 };
@@ -181,59 +195,65 @@ bool visible_ellipse(const State &s, const Input &in, int64_t i, Ellipse &e) {
 // Fills records, offsets and the tile lists.
 void bin(State &s, const Input &in) {
     const size_t n = static_cast<size_t>(in.n), tiles = static_cast<size_t>(s.tiles_x) * s.tiles_y;
-    s.counts.resize(n), s.keys.resize(n), s.ids.resize(n);
-    parallel_blocks(in.n, 1024, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            Ellipse e;
-            uint32_t count = 0;
-            if (visible_ellipse(s, in, i, e))
-                for_each_tile_row(e, s.width, s.height, [&](int, int x0, int x1) { count += static_cast<uint32_t>(x1 - x0 + 1); });
-            s.counts[static_cast<size_t>(i)] = count;
-        }
-    });
+    s.keys.resize(n), s.ids.resize(n);
     size_t m = 0;
     for (size_t i = 0; i < n; ++i) {
-        if (!s.counts[i]) continue;
+        if (in.radii[2 * i] <= 0 || in.radii[2 * i + 1] <= 0 || !std::isfinite(in.depths[i])) continue;
         s.keys[m] = sortable(in.depths[i]);
         s.ids[m++] = static_cast<uint32_t>(i);
     }
     s.visible = static_cast<int64_t>(m);
     radix_sort(s, m);
-    s.offsets.resize(m + 1);
-    uint64_t total = 0;
-    for (size_t r = 0; r < m; ++r) {
-        s.offsets[r] = total;
-        total += s.counts[s.ids[r]];
-    }
-    s.offsets[m] = total;
-    if (total >= static_cast<uint64_t>(kMaxEntries)) throw std::bad_alloc();
-    s.entries = static_cast<int64_t>(total);
-    s.records.resize(m), s.list.resize(total), s.tile_begin.resize(tiles + 1), s.tile_end.resize(tiles);
+    s.records.resize(m), s.offsets.resize(m + 1), s.tile_begin.resize(tiles + 1), s.tile_end.resize(tiles);
 
-    // Chunks of ranks count and fill independently; entry positions do not depend on the chunks.
+    // Chunks of ranks work independently; the lists do not depend on the chunks.
     const int64_t chunks = std::max<int64_t>(1, std::min<int64_t>(16, s.visible / 2048));
     const int64_t per_chunk = (s.visible + chunks - 1) / chunks;
     s.histogram.resize(static_cast<size_t>(chunks) * tiles);
+    if (s.pairs.size() < static_cast<size_t>(chunks)) s.pairs.resize(static_cast<size_t>(chunks));
+    std::atomic<bool> failed{false};
     parallel_for(chunks, [&](int64_t c) {
         uint32_t *h = s.histogram.p + static_cast<size_t>(c) * tiles;
         std::fill(h, h + tiles, 0u);
+        std::vector<Pair> &pairs = s.pairs[static_cast<size_t>(c)];
+        pairs.clear();
         for (int64_t r = c * per_chunk; r < std::min(s.visible, (c + 1) * per_chunk); ++r) {
             const int64_t i = s.ids[static_cast<size_t>(r)];
+            s.offsets[static_cast<size_t>(r)] = pairs.size();
             Ellipse e;
-            visible_ellipse(s, in, i, e);
+            if (!visible_ellipse(s, in, i, e)) continue;
             Record &rec = s.records[static_cast<size_t>(r)];
             rec.mx = e.mx, rec.my = e.my, rec.a = e.a, rec.b = e.b, rec.c2 = e.c2;
             rec.log2_opacity = std::min(std::log2(in.opacities[i]), 126.0f); // 2^127 and more overflow in exp2_approx
             for (int k = 0; k < 4; ++k) rec.color[k] = k < s.channels ? in.colors[i * s.channels + k] : 0.0f;
-            pixel_span(e.mx - e.rx, e.mx + e.rx, s.width, rec.x0, rec.x1);
-            pixel_span(e.my - e.ry, e.my + e.ry, s.height, rec.y0, rec.y1);
+            rec.to_y = e.dy_right / e.rx, rec.to_x = -e.b / e.a;
             rec.id = static_cast<int32_t>(i);
-            rec.unused = 0.0f;
-            for_each_tile_row(e, s.width, s.height, [&](int row, int x0, int x1) {
-                for (int x = x0; x <= x1; ++x) ++h[row * s.tiles_x + x];
-            });
+            try {
+                for_each_tile_row(e, s.width, s.height, [&](int row, int x0, int x1) {
+                    for (int x = x0; x <= x1; ++x) {
+                        const uint32_t tile = static_cast<uint32_t>(row * s.tiles_x + x);
+                        ++h[tile];
+                        pairs.push_back({tile, static_cast<uint32_t>(r)});
+                    }
+                });
+                if (pairs.size() >= static_cast<size_t>(kMaxEntries)) throw std::bad_alloc();
+            } catch (const std::bad_alloc &) {
+                failed = true;
+                return;
+            }
         }
     });
+    if (failed) throw std::bad_alloc();
+    uint64_t total = 0;
+    for (int64_t c = 0; c < chunks; ++c) {
+        const int64_t end = std::min(s.visible, (c + 1) * per_chunk);
+        for (int64_t r = c * per_chunk; r < end; ++r) s.offsets[static_cast<size_t>(r)] += total;
+        total += s.pairs[static_cast<size_t>(c)].size();
+    }
+    s.offsets[m] = total;
+    if (total >= static_cast<uint64_t>(kMaxEntries)) throw std::bad_alloc();
+    s.entries = static_cast<int64_t>(total);
+    s.list.resize(total), s.touched.resize(total);
     uint32_t at = 0;
     for (size_t t = 0; t < tiles; ++t) {
         s.tile_begin[t] = at;
@@ -248,169 +268,283 @@ void bin(State &s, const Input &in) {
     s.tile_begin[tiles] = at;
     parallel_for(chunks, [&](int64_t c) {
         uint32_t *h = s.histogram.p + static_cast<size_t>(c) * tiles;
-        for (int64_t r = c * per_chunk; r < std::min(s.visible, (c + 1) * per_chunk); ++r) {
-            Ellipse e;
-            visible_ellipse(s, in, s.ids[static_cast<size_t>(r)], e);
-            uint32_t slot = static_cast<uint32_t>(s.offsets[static_cast<size_t>(r)]);
-            for_each_tile_row(e, s.width, s.height, [&](int row, int x0, int x1) {
-                for (int x = x0; x <= x1; ++x) s.list[h[row * s.tiles_x + x]++] = {static_cast<uint32_t>(r), slot++};
-            });
-        }
+        const std::vector<Pair> &pairs = s.pairs[static_cast<size_t>(c)];
+        if (pairs.empty()) return;
+        uint32_t slot = static_cast<uint32_t>(s.offsets[pairs.front().rank]);
+        for (const Pair &p : pairs) s.list[h[p.tile]++] = {p.rank, slot++};
     });
 }
 
-// What one Gaussian needs in one tile, per row segment of kLanes pixels.
-struct Span {
-    int row0, row1, seg0, seg1;
-    float dy0;
+// The Gaussians that a tile works on: their records, side by side, and what the culling test reads.
+struct Chunk {
+    alignas(64) Record records[kChunk];
+    alignas(64) float mx[kChunk], my[kChunk], a[kChunk], b[kChunk], c2[kChunk], smax[kChunk], to_y[kChunk], to_x[kChunk];
+    alignas(64) uint32_t touched[kChunk];
+    alignas(64) uint32_t list[kChunk];
+    int n;
 };
 
-Span span_in_tile(const Record &r, int px, int py) {
-    Span s;
-    s.row0 = std::max(r.y0 - py, 0), s.row1 = std::min(r.y1 - py, kTile - 1);
-    s.seg0 = kSegments == 1 ? 0 : std::max(r.x0 - px, 0) / kLanes;
-    s.seg1 = kSegments == 1 ? 0 : std::min(r.x1 - px, kTile - 1) / kLanes;
-    s.dy0 = static_cast<float>(py) + 0.5f - r.my;
-    return s;
+void load_records(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
+    k.n = static_cast<int>(end - begin);
+    for (int i = 0; i < k.n; ++i) k.records[i] = s.records[s.list[begin + static_cast<uint32_t>(i)].rank];
+}
+
+void load_chunk(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
+    load_records(s, begin, end, k);
+    for (int i = 0; i < k.n; ++i) {
+        const Record &r = k.records[i];
+        k.mx[i] = r.mx, k.my[i] = r.my, k.a[i] = r.a, k.b[i] = r.b, k.c2[i] = r.c2;
+        k.smax[i] = r.log2_opacity + (7.994353436858858f + kLog2Slack); // log2(255)
+        k.to_y[i] = r.to_y, k.to_x[i] = r.to_x;
+        k.touched[i] = 0;
+    }
+    for (int i = k.n; i % kLanes != 0; ++i) k.mx[i] = k.my[i] = k.a[i] = k.b[i] = k.c2[i] = k.to_y[i] = k.to_x[i] = 0.0f, k.smax[i] = -1.0f;
+}
+
+// Lists the Gaussians whose ellipse reaches the block of pixels that begins at (x, y); returns how many.
+// The least E on a box is 0 where it holds the centre, else on the vertical or horizontal side that
+// faces the centre.
+int cull(Chunk &k, int x, int y) {
+    const F x0 = set1(static_cast<float>(x) + 0.5f), x1 = set1(static_cast<float>(x + kBlockW) - 0.5f);
+    const F y0 = set1(static_cast<float>(y) + 0.5f), y1 = set1(static_cast<float>(y + kBlockH) - 0.5f);
+    int n = 0;
+    for (int i = 0; i < k.n; i += kLanes) {
+        const F mx = load(k.mx + i), my = load(k.my + i), a = load(k.a + i), b = load(k.b + i), c2 = load(k.c2 + i);
+        const F left = x0 - mx, right = x1 - mx, top = y0 - my, bottom = y1 - my;
+        const F cx = min(max(zero(), left), right), cy = min(max(zero(), top), bottom);
+        const F dy = min(max(load(k.to_y + i) * cx, top), bottom), dx = min(max(load(k.to_x + i) * cy, left), right);
+        const F u1 = fma(a, cx, b * dy), u2 = fma(a, dx, b * cy);
+        const F e1 = fma(u1, u1, c2 * dy * dy), e2 = fma(u2, u2, c2 * cy * cy);
+        for (uint32_t hit = bits(ge(load(k.smax + i), min(e1, e2))); hit; hit &= hit - 1)
+            k.list[n++] = static_cast<uint32_t>(i + __builtin_ctz(hit));
+    }
+    return n;
+}
+
+// Column and row of each lane in a vector of a block, at pixel centres.
+struct Lanes {
+    F x, y;
+};
+
+Lanes lanes() {
+    alignas(64) float x[kLanes], y[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+        x[i] = static_cast<float>(i % kBlockW) + 0.5f;
+        y[i] = static_cast<float>(i / kBlockW) + 0.5f;
+    }
+    return {load(x), load(y)};
+}
+
+// One Gaussian at one vector of pixels. Both passes call it, so that their bits agree.
+struct Hit {
+    F raw, alpha, weight, next; // next: transmittance behind it, negated where the pixel is done
+    M use;
+};
+
+inline Hit composite(F u, F dy, F c2, F log2_opacity, F t) {
+    Hit h;
+    h.raw = exp2_approx(fnma(u, u, fnma(c2 * dy, dy, log2_opacity)));
+    const M reaches = ge(h.raw, set1(FS_MIN_ALPHA));
+    h.alpha = min(h.raw, set1(FS_MAX_ALPHA));
+    const F next = fnma(h.alpha, t, t);
+    const M alive = gt(next, set1(FS_MIN_TRANSMITTANCE));
+    h.use = reaches & alive;
+    h.weight = keep(h.use, h.alpha * t);
+    h.next = select(h.use, next, select(reaches, neg_abs(t), t));
+    return h;
+}
+
+// Where block `block` of tile `tile` begins.
+struct Place {
+    int x, y;
+};
+
+Place place(const State &s, int tile, int block) {
+    return {tile % s.tiles_x * kTile + block % kBlocksX * kBlockW, tile / s.tiles_x * kTile + block / kBlocksX * kBlockH};
+}
+
+template <int NC> struct Pixels { // what a block keeps in the forward pass
+    alignas(64) float t[kBlockPixels], color[NC][kBlockPixels];
+    bool alive;
+};
+
+// Composites the listed Gaussians over one block and notes which ones contributed.
+template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, const Lanes &lane, Pixels<NC> &px) {
+    F t[kVectors], acc[kVectors][NC];
+    for (int v = 0; v < kVectors; ++v) {
+        t[v] = load(px.t + v * kLanes);
+        for (int c = 0; c < NC; ++c) acc[v][c] = load(px.color[c] + v * kLanes);
+    }
+    const float x0 = static_cast<float>(at.x), y0 = static_cast<float>(at.y);
+    for (int j = 0; j < n; ++j) {
+        if (j % 16 == 15) { // end when every pixel is done
+            M alive = gt(t[0], zero());
+            for (int v = 1; v < kVectors; ++v) alive = alive | gt(t[v], zero());
+            if (!any(alive)) break;
+        }
+        const Record &r = k.records[k.list[j]];
+        const F adx = set1(r.a) * (lane.x + set1(x0 - r.mx)), first = lane.y + set1(y0 - r.my);
+        const F b = set1(r.b), c2 = set1(r.c2), log2_opacity = set1(r.log2_opacity);
+        M used[kVectors];
+        for (int v = 0; v < kVectors; ++v) {
+            const F dy = first + set1(static_cast<float>(v * kRows));
+            const Hit h = composite(fma(b, dy, adx), dy, c2, log2_opacity, t[v]);
+            t[v] = h.next;
+            for (int c = 0; c < NC; ++c) acc[v][c] = fma(h.weight, set1(r.color[c]), acc[v][c]);
+            used[v] = h.use;
+        }
+        for (int v = 1; v < kVectors; ++v) used[0] = used[0] | used[v];
+        k.touched[k.list[j]] |= any(used[0]) ? bit : 0u;
+    }
+    M alive = gt(t[0], zero());
+    for (int v = 1; v < kVectors; ++v) alive = alive | gt(t[v], zero());
+    px.alive = any(alive);
+    for (int v = 0; v < kVectors; ++v) {
+        store(px.t + v * kLanes, t[v]);
+        for (int c = 0; c < NC; ++c) store(px.color[c] + v * kLanes, acc[v][c]);
+    }
 }
 
 template <int NC> void forward_tile(State &s, int tile, const float *background, float *color, float *alpha) {
-    alignas(64) float T[kPixels], acc[NC][kPixels];
-    const int px = tile % s.tiles_x * kTile, py = tile / s.tiles_x * kTile;
+    Chunk k;
+    Pixels<NC> px[kBlocks];
     const uint32_t begin = s.tile_begin[static_cast<size_t>(tile)], end = s.tile_end[static_cast<size_t>(tile)];
-    std::fill(T, T + kPixels, 1.0f);
-    for (int c = 0; c < NC; ++c) std::fill(acc[c], acc[c] + kPixels, 0.0f);
-    const F lane = iota(), min_alpha = set1(FS_MIN_ALPHA), max_alpha = set1(FS_MAX_ALPHA), min_t = set1(FS_MIN_TRANSMITTANCE);
-    uint32_t last = begin;
-    for (uint32_t at = begin; at < end; ++at) {
-        if ((at - begin) % 16 == 15) { // end when every pixel is done
-            M alive = gt(load(T), zero());
-            for (int i = kLanes; i < kPixels; i += kLanes) alive = alive | gt(load(T + i), zero());
-            if (!any(alive)) break;
+    for (int block = 0; block < kBlocks; ++block) {
+        const Place at = place(s, tile, block);
+        px[block].alive = at.x < s.width && at.y < s.height;
+        std::fill(px[block].t, px[block].t + kBlockPixels, 1.0f);
+        for (int c = 0; c < NC; ++c) std::fill(px[block].color[c], px[block].color[c] + kBlockPixels, 0.0f);
+    }
+    const Lanes lane = lanes();
+    uint32_t last = begin, from = begin;
+    for (bool alive = true; from < end && alive; ) {
+        const uint32_t to = std::min(end, from + kChunk);
+        load_chunk(s, from, to, k);
+        alive = false;
+        for (int block = 0; block < kBlocks; ++block) {
+            if (!px[block].alive) continue;
+            const Place at = place(s, tile, block);
+            forward_block<NC>(k, cull(k, at.x, at.y), at, 1u << block, lane, px[block]);
+            alive = alive || px[block].alive;
         }
-        const Record &r = s.records[s.list[at].rank];
-        const Span q = span_in_tile(r, px, py);
-        bool touched = false;
-        for (int seg = q.seg0; seg <= q.seg1; ++seg) {
-            const F dx = lane + set1(static_cast<float>(px + seg * kLanes) + 0.5f - r.mx);
-            const F adx = set1(r.a) * dx;
-            F col[NC];
-            for (int c = 0; c < NC; ++c) col[c] = set1(r.color[c]);
-            for (int row = q.row0; row <= q.row1; ++row) {
-                const float dy = q.dy0 + static_cast<float>(row);
-                const F u = adx + set1(r.b * dy);
-                const F raw = exp2_approx(fnma(u, u, set1(r.log2_opacity - r.c2 * dy * dy)));
-                const M reaches = ge(raw, min_alpha);
-                if (!any(reaches)) continue;
-                const int at_pixel = row * kTile + seg * kLanes;
-                const F t = load(T + at_pixel), al = min(raw, max_alpha);
-                const F next = fnma(al, t, t);
-                const M alive = gt(next, min_t), use = reaches & alive;
-                store(T + at_pixel, select(use, next, select(reaches, neg_abs(t), t)));
-                const F w = keep(use, al * t);
-                for (int c = 0; c < NC; ++c) store(acc[c] + at_pixel, fma(w, col[c], load(acc[c] + at_pixel)));
-                touched = touched || any(use);
+        for (int i = 0; i < k.n; ++i) {
+            const uint32_t entry = from + static_cast<uint32_t>(i);
+            s.touched[s.list[entry].slot] = static_cast<uint16_t>(k.touched[i]);
+            if (k.touched[i]) last = entry + 1;
+        }
+        from = to;
+    }
+    for (; from < end; ++from) s.touched[s.list[from].slot] = 0;
+    s.tile_end[static_cast<size_t>(tile)] = last;
+    for (int block = 0; block < kBlocks; ++block) {
+        const Place at = place(s, tile, block);
+        const int rows = std::min(kBlockH, s.height - at.y), columns = std::min(kBlockW, s.width - at.x);
+        for (int y = 0; y < rows; ++y) {
+            const int64_t first = static_cast<int64_t>(at.y + y) * s.width + at.x;
+            for (int x = 0; x < columns; ++x) {
+                const float t = std::fabs(px[block].t[y * kBlockW + x]);
+                s.transmittance[static_cast<size_t>(first + x)] = t;
+                alpha[first + x] = 1.0f - t;
+                float *out = color + (first + x) * s.channels;
+                for (int c = 0; c < s.channels; ++c)
+                    out[c] = px[block].color[c][y * kBlockW + x] + (background ? t * background[c] : 0.0f);
             }
         }
-        if (touched) last = at + 1;
     }
-    s.tile_end[static_cast<size_t>(tile)] = last;
-    const int rows = std::min(kTile, s.height - py), columns = std::min(kTile, s.width - px);
-    for (int y = 0; y < rows; ++y) {
-        const int64_t first = static_cast<int64_t>(py + y) * s.width + px;
-        for (int x = 0; x < columns; ++x) {
-            const float t = std::fabs(T[y * kTile + x]);
-            s.transmittance[static_cast<size_t>(first + x)] = t;
-            alpha[first + x] = 1.0f - t;
-            float *out = color + (first + x) * s.channels;
-            for (int c = 0; c < s.channels; ++c) out[c] = acc[c][y * kTile + x] + (background ? t * background[c] : 0.0f);
+}
+
+template <int NC> struct Gradients { // what a block keeps in the backward pass
+    alignas(64) float t[kBlockPixels], q[kBlockPixels], color[NC][kBlockPixels];
+};
+
+// Gradients of the listed Gaussians from one block. The records of a Gaussian's gradient are sums over
+// the block of s u, s dy, s dx^2, s dx dy, s dy^2, s (s = alpha dL/dalpha), weight dL/dcolour (4), and
+// |s u|, |s (b u + c2 dy)|.
+template <int NC, bool kAbs>
+void backward_block(State &s, const Chunk &k, int n, uint32_t begin, Place at, uint32_t below, const Lanes &lane, Gradients<NC> &px) {
+    F t[kVectors], q[kVectors];
+    for (int v = 0; v < kVectors; ++v) t[v] = load(px.t + v * kLanes), q[v] = load(px.q + v * kLanes);
+    const float x0 = static_cast<float>(at.x), y0 = static_cast<float>(at.y);
+    const F one = set1(1.0f), max_alpha = set1(FS_MAX_ALPHA);
+    for (int j = 0; j < n; ++j) {
+        const uint32_t i = k.list[j];
+        const Record &r = k.records[i];
+        const F dx = lane.x + set1(x0 - r.mx), adx = set1(r.a) * dx, first = lane.y + set1(y0 - r.my);
+        const F b = set1(r.b), c2 = set1(r.c2), log2_opacity = set1(r.log2_opacity);
+        F g[12];
+        for (int c = 0; c < 12; ++c) g[c] = zero();
+        for (int v = 0; v < kVectors; ++v) {
+            const F dy = first + set1(static_cast<float>(v * kRows)), u = fma(b, dy, adx);
+            const Hit h = composite(u, dy, c2, log2_opacity, t[v]);
+            F cg = set1(r.color[0]) * load(px.color[0] + v * kLanes);
+            for (int c = 1; c < NC; ++c) cg = fma(set1(r.color[c]), load(px.color[c] + v * kLanes), cg);
+            const F rest = fnma(h.weight, cg, q[v]);
+            const F v_alpha = fnma(rest, reciprocal(one - h.alpha), t[v] * cg);
+            const F sv = keep(and_not(gt(h.raw, max_alpha), h.use), h.alpha * v_alpha);
+            q[v] = rest, t[v] = h.next;
+            for (int c = 0; c < NC; ++c) g[6 + c] = fma(h.weight, load(px.color[c] + v * kLanes), g[6 + c]);
+            const F su = sv * u, sy = sv * dy;
+            g[0] = g[0] + su, g[1] = g[1] + sy, g[4] = fma(sy, dy, g[4]), g[5] = g[5] + sv;
+            if (kAbs) {
+                g[10] = g[10] + abs(su);
+                g[11] = g[11] + abs(fma(b, su, c2 * sy));
+            }
+        }
+        g[3] = g[1] * dx;
+        g[2] = g[5] * dx * dx;
+        float *slot = s.slots.p + static_cast<size_t>(s.list[begin + i].slot) * kSlot;
+        if (k.touched[i] & below) {
+            alignas(64) float part[kSlot];
+            sum12(g, part);
+            for (int c = 0; c < kSlot; c += kLanes) store(slot + c, load(slot + c) + load(part + c));
+        } else {
+            sum12(g, slot);
         }
     }
+    for (int v = 0; v < kVectors; ++v) store(px.t + v * kLanes, t[v]), store(px.q + v * kLanes, q[v]);
 }
 
 template <int NC, bool kAbs>
 void backward_tile(State &s, int tile, const float *color, const float *v_color, const float *v_alpha) {
-    alignas(64) float T[kPixels], Q[kPixels], g[NC][kPixels];
-    const int px = tile % s.tiles_x * kTile, py = tile / s.tiles_x * kTile;
+    Chunk k;
+    Gradients<NC> px[kBlocks];
     const uint32_t begin = s.tile_begin[static_cast<size_t>(tile)], end = s.tile_end[static_cast<size_t>(tile)];
-    std::fill(T, T + kPixels, 1.0f);
-    std::fill(Q, Q + kPixels, 0.0f);
-    for (int c = 0; c < NC; ++c) std::fill(g[c], g[c] + kPixels, 0.0f);
-    const int rows = std::min(kTile, s.height - py), columns = std::min(kTile, s.width - px);
-    for (int y = 0; y < rows; ++y) {
-        const int64_t first = static_cast<int64_t>(py + y) * s.width + px;
-        for (int x = 0; x < columns; ++x) {
-            // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
-            float q = -s.transmittance[static_cast<size_t>(first + x)] * v_alpha[first + x];
-            for (int c = 0; c < s.channels; ++c) {
-                const float v = v_color[(first + x) * s.channels + c];
-                g[c][y * kTile + x] = v;
-                q += color[(first + x) * s.channels + c] * v;
-            }
-            Q[y * kTile + x] = q;
-        }
-    }
-    const F lane = iota(), min_alpha = set1(FS_MIN_ALPHA), max_alpha = set1(FS_MAX_ALPHA), min_t = set1(FS_MIN_TRANSMITTANCE);
-    const F one = set1(1.0f);
-    for (uint32_t at = begin; at < end; ++at) {
-        const Record &r = s.records[s.list[at].rank];
-        const Span q = span_in_tile(r, px, py);
-        float total[kSlot] = {0};
-        for (int seg = q.seg0; seg <= q.seg1; ++seg) {
-            const F dx = lane + set1(static_cast<float>(px + seg * kLanes) + 0.5f - r.mx);
-            const F adx = set1(r.a) * dx;
-            F col[NC], vcol[NC];
-            for (int c = 0; c < NC; ++c) col[c] = set1(r.color[c]), vcol[c] = zero();
-            // s = alpha dL/dalpha: sums of s, s dy, s dy^2 by column; of s u; of |s u|, |s (b u + c2 dy)|
-            F s0 = zero(), sy = zero(), syy = zero(), su = zero(), ax = zero(), ay = zero();
-            bool touched = false;
-            for (int row = q.row0; row <= q.row1; ++row) {
-                const float dy = q.dy0 + static_cast<float>(row);
-                const F u = adx + set1(r.b * dy);
-                const F raw = exp2_approx(fnma(u, u, set1(r.log2_opacity - r.c2 * dy * dy)));
-                const M reaches = ge(raw, min_alpha);
-                if (!any(reaches)) continue;
-                const int at_pixel = row * kTile + seg * kLanes;
-                const F t = load(T + at_pixel), al = min(raw, max_alpha);
-                const F next = fnma(al, t, t);
-                const M alive = gt(next, min_t), use = reaches & alive;
-                store(T + at_pixel, select(use, next, select(reaches, neg_abs(t), t)));
-                const F w = keep(use, al * t);
-                F cg = col[0] * load(g[0] + at_pixel);
-                for (int c = 1; c < NC; ++c) cg = fma(col[c], load(g[c] + at_pixel), cg);
-                const F rest = fnma(w, cg, load(Q + at_pixel));
-                store(Q + at_pixel, rest);
-                for (int c = 0; c < NC; ++c) vcol[c] = fma(w, load(g[c] + at_pixel), vcol[c]);
-                const F v_al = fnma(rest, reciprocal(one - al), t * cg);
-                const F sv = keep(and_not(gt(raw, max_alpha), use), al * v_al);
-                const F vdy = set1(dy), su1 = sv * u;
-                s0 = s0 + sv;
-                sy = fma(sv, vdy, sy);
-                syy = fma(sv, set1(dy * dy), syy);
-                su = su + su1;
-                if (kAbs) {
-                    ax = ax + abs(su1);
-                    ay = ay + abs(fma(set1(r.b), su1, sv * set1(r.c2 * dy)));
+    if (begin == end) return;
+    for (int block = 0; block < kBlocks; ++block) {
+        const Place at = place(s, tile, block);
+        Gradients<NC> &p = px[block];
+        std::fill(p.t, p.t + kBlockPixels, 1.0f);
+        std::fill(p.q, p.q + kBlockPixels, 0.0f);
+        for (int c = 0; c < NC; ++c) std::fill(p.color[c], p.color[c] + kBlockPixels, 0.0f);
+        const int rows = std::min(kBlockH, s.height - at.y), columns = std::min(kBlockW, s.width - at.x);
+        for (int y = 0; y < rows; ++y) {
+            const int64_t first = static_cast<int64_t>(at.y + y) * s.width + at.x;
+            for (int x = 0; x < columns; ++x) {
+                // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
+                float q = -s.transmittance[static_cast<size_t>(first + x)] * v_alpha[first + x];
+                for (int c = 0; c < s.channels; ++c) {
+                    const float v = v_color[(first + x) * s.channels + c];
+                    p.color[c][y * kBlockW + x] = v;
+                    q += color[(first + x) * s.channels + c] * v;
                 }
-                touched = true;
+                p.q[y * kBlockW + x] = q;
             }
-            if (!touched) continue;
-            total[0] += sum(su);
-            total[1] += sum(sy);
-            total[2] += sum(s0 * dx * dx);
-            total[3] += sum(sy * dx);
-            total[4] += sum(syy);
-            total[5] += sum(s0);
-            for (int c = 0; c < NC; ++c) total[6 + c] += sum(vcol[c]);
-            if (kAbs) total[10] += sum(ax), total[11] += sum(ay);
         }
-        float *slot = s.slots.p + static_cast<size_t>(s.list[at].slot) * kSlot;
-        std::copy(total, total + kSlot, slot);
     }
-    // Entries behind the last one that any pixel used have no gradient.
-    for (uint32_t at = end; at < s.tile_begin[static_cast<size_t>(tile) + 1]; ++at) {
-        float *slot = s.slots.p + static_cast<size_t>(s.list[at].slot) * kSlot;
-        std::fill(slot, slot + kSlot, 0.0f);
+    const Lanes lane = lanes();
+    for (uint32_t from = begin; from < end; from += kChunk) {
+        const uint32_t to = std::min(end, from + kChunk);
+        load_records(s, from, to, k);
+        for (int i = 0; i < k.n; ++i) k.touched[i] = s.touched[s.list[from + static_cast<uint32_t>(i)].slot];
+        for (int block = 0; block < kBlocks; ++block) {
+            const uint32_t bit = 1u << block;
+            int n = 0;
+            for (int i = 0; i < k.n; ++i) {
+                k.list[n] = static_cast<uint32_t>(i);
+                n += (k.touched[i] & bit) != 0;
+            }
+            if (n) backward_block<NC, kAbs>(s, k, n, from, place(s, tile, block), bit - 1, lane, px[block]);
+        }
     }
 }
 
@@ -480,9 +614,11 @@ extern "C" int fs_raster_backward(void *handle, const float *opacities, const fl
     parallel_blocks(s.visible, 1024, [&](int64_t begin, int64_t end) {
         constexpr float inv_h = 1.0f / kHalfLog2e;
         for (int64_t rank = begin; rank < end; ++rank) {
+            if (s.offsets[static_cast<size_t>(rank)] == s.offsets[static_cast<size_t>(rank) + 1]) continue;
             const Record &r = s.records[static_cast<size_t>(rank)];
             float v[kSlot] = {0};
             for (uint64_t i = s.offsets[static_cast<size_t>(rank)]; i < s.offsets[static_cast<size_t>(rank) + 1]; ++i) {
+                if (!s.touched[static_cast<size_t>(i)]) continue;
                 const float *slot = s.slots.p + static_cast<size_t>(i) * kSlot;
                 for (int k = 0; k < kSlot; ++k) v[k] += slot[k];
             }

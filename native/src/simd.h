@@ -50,6 +50,7 @@ static inline M operator&(M a, M b) { return {static_cast<__mmask16>(a.v & b.v)}
 static inline M operator|(M a, M b) { return {static_cast<__mmask16>(a.v | b.v)}; }
 static inline M and_not(M a, M b) { return {static_cast<__mmask16>(~a.v & b.v)}; } // !a & b
 static inline bool any(M a) { return a.v != 0; }
+static inline uint32_t bits(M a) { return a.v; } // lane i is bit i
 static inline F select(M m, F a, F b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; } // m ? a : b
 static inline F keep(M m, F a) { return {_mm512_maskz_mov_ps(m.v, a.v)}; }              // m ? a : 0
 static inline float sum(F a) {
@@ -60,10 +61,39 @@ static inline float sum(F a) {
     q = _mm_add_ss(q, _mm_movehdup_ps(q));
     return _mm_cvtss_f32(q);
 }
-static inline F round_nearest(F a) { return {_mm512_roundscale_ps(a.v, 8)}; }
-static inline F scale_by_pow2(F a, F n) { return {_mm512_scalef_ps(a.v, n.v)}; } // a * 2^n
+#define FS_EXP2_APPROX
+// 2^x; relative error below 2.5e-7 (degree-5 minimax polynomial on [0, 1), whose own error is 7.5e-8,
+// plus float rounding). scalef takes the floor of its second operand by itself.
+static inline F exp2_approx(F x) {
+    const F f{_mm512_reduce_ps(x.v, 9)}; // x - floor(x)
+    F p = set1(0x1.ec320ap-10f);
+    p = fma(p, f, set1(0x1.26900cp-7f));
+    p = fma(p, f, set1(0x1.c95446p-5f));
+    p = fma(p, f, set1(0x1.ebd5a8p-3f));
+    p = fma(p, f, set1(0x1.62e4f6p-1f));
+    p = fma(p, f, set1(0x1.fffffep-1f));
+    return {_mm512_scalef_ps(p.v, x.v)};
+}
+// Sums of 12 vectors as one vector: lane k holds sum(v[k]); lanes 12 to 15 are not defined.
+static inline void sum12(const F *v, float *out) {
+    __m512 h[6], q[3];
+    for (int i = 0; i < 6; ++i) { // pairs: lower halves of a, then of b
+        const __m512 a = v[2 * i].v, b = v[2 * i + 1].v;
+        h[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
+    for (int i = 0; i < 3; ++i) // quarters of four vectors
+        q[i] = _mm512_add_ps(_mm512_shuffle_f32x4(h[2 * i], h[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(h[2 * i], h[2 * i + 1], 0xdd));
+    // Each 128-bit quarter j of q[i] holds four partial sums of vector 4 i + j.
+    const __m512 lo = _mm512_add_ps(_mm512_unpacklo_ps(q[0], q[1]), _mm512_unpackhi_ps(q[0], q[1]));
+    const __m512 hi = _mm512_add_ps(_mm512_unpacklo_ps(q[2], q[2]), _mm512_unpackhi_ps(q[2], q[2]));
+    const __m512 s = _mm512_add_ps(_mm512_shuffle_ps(lo, hi, 0x44), _mm512_shuffle_ps(lo, hi, 0xee));
+    // Lane 4 j + i holds vector 4 i + j.
+    const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    _mm512_store_ps(out, _mm512_permutexvar_ps(order, s));
+}
 static inline F reciprocal(F a) { // one Newton step on a 14-bit estimate
-    F r{_mm512_rcp14_ps(a.v)};
+    const F r{_mm512_rcp14_ps(a.v)};
     return fma(fnma(a, r, set1(1.0f)), r, r);
 }
 } // namespace fs
@@ -103,6 +133,7 @@ static inline M operator&(M a, M b) { return {_mm256_and_ps(a.v, b.v)}; }
 static inline M operator|(M a, M b) { return {_mm256_or_ps(a.v, b.v)}; }
 static inline M and_not(M a, M b) { return {_mm256_andnot_ps(a.v, b.v)}; }
 static inline bool any(M a) { return _mm256_movemask_ps(a.v) != 0; }
+static inline uint32_t bits(M a) { return static_cast<uint32_t>(_mm256_movemask_ps(a.v)); } // lane i is bit i
 static inline F select(M m, F a, F b) { return {_mm256_blendv_ps(b.v, a.v, m.v)}; }
 static inline F keep(M m, F a) { return {_mm256_and_ps(m.v, a.v)}; }
 static inline float sum(F a) {
@@ -117,7 +148,7 @@ static inline F scale_by_pow2(F a, F n) { // a near 1, n in [-126, 126]: adds n 
     return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), i))};
 }
 static inline F reciprocal(F a) { // one Newton step on a 12-bit estimate
-    F r{_mm256_rcp_ps(a.v)};
+    const F r{_mm256_rcp_ps(a.v)};
     return fma(fnma(a, r, set1(1.0f)), r, r);
 }
 } // namespace fs
@@ -160,6 +191,10 @@ static inline M operator&(M a, M b) { return {vandq_u32(a.v, b.v)}; }
 static inline M operator|(M a, M b) { return {vorrq_u32(a.v, b.v)}; }
 static inline M and_not(M a, M b) { return {vbicq_u32(b.v, a.v)}; }
 static inline bool any(M a) { return vmaxvq_u32(a.v) != 0; }
+static inline uint32_t bits(M a) { // lane i is bit i
+    const uint32_t weight[4] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(a.v, vld1q_u32(weight)));
+}
 static inline F select(M m, F a, F b) { return {vbslq_f32(m.v, a.v, b.v)}; }
 static inline F keep(M m, F a) {
     return {vreinterpretq_f32_u32(vandq_u32(m.v, vreinterpretq_u32_f32(a.v)))};
@@ -216,6 +251,7 @@ static inline M operator&(M a, M b) { FS_MASK(a.v[i] && b.v[i]); }
 static inline M operator|(M a, M b) { FS_MASK(a.v[i] || b.v[i]); }
 static inline M and_not(M a, M b) { FS_MASK(!a.v[i] && b.v[i]); }
 static inline bool any(M a) { return a.v[0] || a.v[1] || a.v[2] || a.v[3]; }
+static inline uint32_t bits(M a) { return uint32_t{a.v[0]} | uint32_t{a.v[1]} << 1 | uint32_t{a.v[2]} << 2 | uint32_t{a.v[3]} << 3; }
 static inline F select(M m, F a, F b) { FS_MAP(m.v[i] ? a.v[i] : b.v[i]); }
 static inline F keep(M m, F a) { FS_MAP(m.v[i] ? a.v[i] : 0.0f); }
 static inline float sum(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
@@ -229,8 +265,9 @@ static inline F reciprocal(F a) { FS_MAP(1.0f / a.v[i]); }
 #endif
 
 namespace fs {
-// 2^x for x <= 120 (2^-100 where x is below -100 or not a number); relative error below 2.5e-7 (degree-5 minimax polynomial on
-// [-0.5, 0.5], whose own error is 7e-8, plus float rounding).
+#ifndef FS_EXP2_APPROX
+// 2^x for x <= 120 (2^-100 where x is below -100 or not a number); relative error below 2.5e-7
+// (degree-5 minimax polynomial on [-0.5, 0.5], whose own error is 7e-8, plus float rounding).
 static inline F exp2_approx(F x) {
     x = max(x, set1(-100.0f)); // keeps the exponent arithmetic in range (and a NaN out)
     F n = round_nearest(x);
@@ -243,4 +280,10 @@ static inline F exp2_approx(F x) {
     p = fma(p, f, set1(0x1.000002p+0f));
     return scale_by_pow2(p, n);
 }
+// Sums of 12 vectors: out[k] = sum(v[k]); 16 floats are written, of which the last 4 are 0.
+static inline void sum12(const F *v, float *out) {
+    for (int i = 0; i < 12; ++i) out[i] = sum(v[i]);
+    for (int i = 12; i < 16; ++i) out[i] = 0.0f;
+}
+#endif
 } // namespace fs
