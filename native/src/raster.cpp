@@ -29,6 +29,7 @@ namespace {
 using namespace fs;
 
 constexpr float kHalfLog2e = 0.72134752044448170368f; // log2(e) / 2
+constexpr float kLog2Of255 = 7.994353436858858f;
 constexpr float kLog2Slack = 1e-3f;                   // of the culling tests, in units of the exponent
 constexpr int kTile = FS_TILE;
 constexpr int kSlot = 16;   // floats of one gradient record: a cache line
@@ -107,25 +108,26 @@ State *take_state() {
 }
 
 struct Ellipse {
-    float mx, my, a, b, c2, smax, rx, ry, dy_right;
+    float mx, my, a, b, c2, log2_opacity, smax, rx, ry, dy_right;
 };
 
 // False where the Gaussian cannot touch any pixel or its numbers are unusable.
 bool make_ellipse(const float *mean, const float *conic, float opacity, Ellipse &e) {
     if (!(opacity >= FS_MIN_ALPHA) || !std::isfinite(opacity)) return false;
-    const double A = conic[0], B = conic[1], C = conic[2];
-    const double det = A * C - B * B;
-    if (!(A > 0.0) || !(det > 0.0) || !std::isfinite(det)) return false;
+    const float A = conic[0], B = conic[1], C = conic[2];
+    const float det = static_cast<float>(static_cast<double>(A) * C - static_cast<double>(B) * B);
+    if (!(A > 0.0f) || !(det > 0.0f) || !std::isfinite(det)) return false;
     e.mx = mean[0], e.my = mean[1];
     if (!std::isfinite(e.mx) || !std::isfinite(e.my)) return false;
-    e.a = static_cast<float>(std::sqrt(kHalfLog2e * A));
-    e.b = static_cast<float>(kHalfLog2e * B / std::sqrt(kHalfLog2e * A));
-    e.c2 = static_cast<float>(kHalfLog2e * det / A);
-    const double smax = std::log2(static_cast<double>(opacity) * 255.0) + kLog2Slack;
-    e.smax = static_cast<float>(smax);
-    e.rx = static_cast<float>(std::sqrt(smax * C / (kHalfLog2e * det)));
-    e.ry = static_cast<float>(std::sqrt(smax * A / (kHalfLog2e * det)));
-    e.dy_right = static_cast<float>(-B / C) * e.rx; // height of the rightmost point
+    e.a = std::sqrt(kHalfLog2e * A);
+    e.b = kHalfLog2e * B / e.a;
+    e.c2 = kHalfLog2e * (det / A);
+    e.log2_opacity = std::log2(opacity);
+    e.smax = e.log2_opacity + (kLog2Of255 + kLog2Slack);
+    const float size = e.smax / (kHalfLog2e * det);
+    e.rx = std::sqrt(size * C);
+    e.ry = std::sqrt(size * A);
+    e.dy_right = -B / C * e.rx; // height of the rightmost point
     return e.a > 0.0f && e.c2 > 0.0f && std::isfinite(e.rx) && std::isfinite(e.ry) && std::isfinite(e.dy_right);
 }
 
@@ -142,6 +144,12 @@ template <class Fn> void for_each_tile_row(const Ellipse &e, int width, int heig
     int y0, y1;
     pixel_span(e.my - e.ry, e.my + e.ry, height, y0, y1);
     if (y0 > y1) return;
+    if (y0 / kTile == y1 / kTile) {
+        int x0, x1;
+        pixel_span(e.mx - e.rx, e.mx + e.rx, width, x0, x1);
+        if (x0 <= x1) f(y0 / kTile, x0 / kTile, x1 / kTile);
+        return;
+    }
     const float inv_a = 1.0f / e.a;
     for (int row = y0 / kTile; row <= y1 / kTile; ++row) {
         const float d0 = std::max(static_cast<float>(row * kTile) + 0.5f - e.my, -e.ry);
@@ -224,7 +232,7 @@ void bin(State &s, const Input &in) {
             if (!visible_ellipse(s, in, i, e)) continue;
             Record &rec = s.records[static_cast<size_t>(r)];
             rec.mx = e.mx, rec.my = e.my, rec.a = e.a, rec.b = e.b, rec.c2 = e.c2;
-            rec.log2_opacity = std::min(std::log2(in.opacities[i]), 126.0f); // 2^127 and more overflow in exp2_approx
+            rec.log2_opacity = std::min(e.log2_opacity, 126.0f); // 2^127 and more overflow in exp2_approx
             for (int k = 0; k < 4; ++k) rec.color[k] = k < s.channels ? in.colors[i * s.channels + k] : 0.0f;
             rec.to_y = e.dy_right / e.rx, rec.to_x = -e.b / e.a;
             rec.id = static_cast<int32_t>(i);
@@ -294,7 +302,7 @@ void load_chunk(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
     for (int i = 0; i < k.n; ++i) {
         const Record &r = k.records[i];
         k.mx[i] = r.mx, k.my[i] = r.my, k.a[i] = r.a, k.b[i] = r.b, k.c2[i] = r.c2;
-        k.smax[i] = r.log2_opacity + (7.994353436858858f + kLog2Slack); // log2(255)
+        k.smax[i] = r.log2_opacity + (kLog2Of255 + kLog2Slack);
         k.to_y[i] = r.to_y, k.to_x[i] = r.to_x;
         k.touched[i] = 0;
     }
@@ -436,6 +444,7 @@ template <int NC> void forward_tile(State &s, int tile, const float *background,
     }
     for (; from < end; ++from) s.touched[s.list[from].slot] = 0;
     s.tile_end[static_cast<size_t>(tile)] = last;
+    const int channels = NC == 4 ? s.channels : NC; // 2 channels use the kernel for 4
     for (int block = 0; block < kBlocks; ++block) {
         const Place at = place(s, tile, block);
         const int rows = std::min(kBlockH, s.height - at.y), columns = std::min(kBlockW, s.width - at.x);
@@ -445,8 +454,8 @@ template <int NC> void forward_tile(State &s, int tile, const float *background,
                 const float t = std::fabs(px[block].t[y * kBlockW + x]);
                 s.transmittance[static_cast<size_t>(first + x)] = t;
                 alpha[first + x] = 1.0f - t;
-                float *out = color + (first + x) * s.channels;
-                for (int c = 0; c < s.channels; ++c)
+                float *out = color + (first + x) * channels;
+                for (int c = 0; c < channels; ++c)
                     out[c] = px[block].color[c][y * kBlockW + x] + (background ? t * background[c] : 0.0f);
             }
         }
@@ -510,6 +519,7 @@ void backward_tile(State &s, int tile, const float *color, const float *v_color,
     Gradients<NC> px[kBlocks];
     const uint32_t begin = s.tile_begin[static_cast<size_t>(tile)], end = s.tile_end[static_cast<size_t>(tile)];
     if (begin == end) return;
+    const int channels = NC == 4 ? s.channels : NC; // 2 channels use the kernel for 4
     for (int block = 0; block < kBlocks; ++block) {
         const Place at = place(s, tile, block);
         Gradients<NC> &p = px[block];
@@ -522,10 +532,10 @@ void backward_tile(State &s, int tile, const float *color, const float *v_color,
             for (int x = 0; x < columns; ++x) {
                 // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
                 float q = -s.transmittance[static_cast<size_t>(first + x)] * v_alpha[first + x];
-                for (int c = 0; c < s.channels; ++c) {
-                    const float v = v_color[(first + x) * s.channels + c];
+                for (int c = 0; c < channels; ++c) {
+                    const float v = v_color[(first + x) * channels + c];
                     p.color[c][y * kBlockW + x] = v;
-                    q += color[(first + x) * s.channels + c] * v;
+                    q += color[(first + x) * channels + c] * v;
                 }
                 p.q[y * kBlockW + x] = q;
             }

@@ -41,6 +41,7 @@ static inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; } 
 static inline F fnma(F a, F b, F c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; } // c - a*b
 static inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
 static inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
+static inline F sqrt(F a) { return {_mm512_sqrt_ps(a.v)}; }
 static inline F abs(F a) { return {_mm512_abs_ps(a.v)}; }
 static inline F neg_abs(F a) { return {_mm512_or_ps(a.v, _mm512_set1_ps(-0.0f))}; }
 static inline M ge(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
@@ -124,6 +125,7 @@ static inline F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 static inline F fnma(F a, F b, F c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
 static inline F min(F a, F b) { return {_mm256_min_ps(a.v, b.v)}; }
 static inline F max(F a, F b) { return {_mm256_max_ps(a.v, b.v)}; }
+static inline F sqrt(F a) { return {_mm256_sqrt_ps(a.v)}; }
 static inline F abs(F a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 static inline F neg_abs(F a) { return {_mm256_or_ps(a.v, _mm256_set1_ps(-0.0f))}; }
 static inline M ge(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
@@ -182,6 +184,7 @@ static inline F fma(F a, F b, F c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 static inline F fnma(F a, F b, F c) { return {vfmsq_f32(c.v, a.v, b.v)}; }
 static inline F min(F a, F b) { return {vminq_f32(a.v, b.v)}; }
 static inline F max(F a, F b) { return {vmaxq_f32(a.v, b.v)}; }
+static inline F sqrt(F a) { return {vsqrtq_f32(a.v)}; }
 static inline F abs(F a) { return {vabsq_f32(a.v)}; }
 static inline F neg_abs(F a) { return {vnegq_f32(vabsq_f32(a.v))}; }
 static inline M ge(F a, F b) { return {vcgeq_f32(a.v, b.v)}; }
@@ -242,6 +245,7 @@ static inline F fma(F a, F b, F c) { FS_MAP(a.v[i] * b.v[i] + c.v[i]); }
 static inline F fnma(F a, F b, F c) { FS_MAP(c.v[i] - a.v[i] * b.v[i]); }
 static inline F min(F a, F b) { FS_MAP(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 static inline F max(F a, F b) { FS_MAP(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+static inline F sqrt(F a) { FS_MAP(std::sqrt(a.v[i])); }
 static inline F abs(F a) { FS_MAP(std::fabs(a.v[i])); }
 static inline F neg_abs(F a) { FS_MAP(-std::fabs(a.v[i])); }
 static inline M ge(F a, F b) { FS_MASK(a.v[i] >= b.v[i]); }
@@ -258,6 +262,10 @@ static inline float sum(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 static inline F round_nearest(F a) { FS_MAP(std::nearbyint(a.v[i])); }
 static inline F scale_by_pow2(F a, F n) { FS_MAP(std::ldexp(a.v[i], static_cast<int>(n.v[i]))); }
 static inline F reciprocal(F a) { FS_MAP(1.0f / a.v[i]); }
+#define FS_DIFFERENCE_OF_PRODUCTS
+static inline F difference_of_products(F a, F b, F c, F d) {
+    FS_MAP(static_cast<float>(static_cast<double>(a.v[i]) * b.v[i] - static_cast<double>(c.v[i]) * d.v[i]));
+}
 #undef FS_EACH
 #undef FS_MAP
 #undef FS_MASK
@@ -286,4 +294,33 @@ static inline void sum12(const F *v, float *out) {
     for (int i = 12; i < 16; ++i) out[i] = 0.0f;
 }
 #endif
+static inline F neg(F a) { return zero() - a; }
+static inline M finite(F a) { return ge(set1(3.402823466e38f), abs(a)); }
+#ifndef FS_DIFFERENCE_OF_PRODUCTS
+// a b - c d to about one unit in the last place, where plain floats would cancel (Kahan's algorithm:
+// the rounding error of c d is exact as a fused multiply-add).
+static inline F difference_of_products(F a, F b, F c, F d) {
+    const F cd = c * d;
+    return fma(a, b, neg(cd)) + fnma(c, d, cd);
+}
+#endif
+
+// Columns of `count` rows of W floats each; lanes beyond are 0.
+template <int W> inline void load_rows(const float *p, int count, F *columns) {
+    alignas(64) float c[W][kLanes];
+    if (count == kLanes) {
+        for (int i = 0; i < kLanes; ++i)
+            for (int k = 0; k < W; ++k) c[k][i] = p[i * W + k];
+    } else {
+        for (int i = 0; i < kLanes; ++i)
+            for (int k = 0; k < W; ++k) c[k][i] = i < count ? p[i * W + k] : 0.0f;
+    }
+    for (int k = 0; k < W; ++k) columns[k] = load(c[k]);
+}
+template <int W> inline void store_rows(float *p, int count, const F *columns) {
+    alignas(64) float c[W][kLanes];
+    for (int k = 0; k < W; ++k) store(c[k], columns[k]);
+    for (int i = 0; i < count; ++i)
+        for (int k = 0; k < W; ++k) p[i * W + k] = c[k][i];
+}
 } // namespace fs
