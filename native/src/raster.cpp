@@ -21,6 +21,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <vector>
@@ -60,35 +61,45 @@ template <class T> struct Buffer {
         if (!p) throw std::bad_alloc();
         capacity = want;
     }
+    // Makes room for `more` behind the first `used`, which stay.
+    void grow(size_t used, size_t more) {
+        if (used + more <= capacity) return;
+        Buffer larger;
+        larger.resize(used + more + used / 2);
+        if (used) std::memcpy(larger.p, p, used * sizeof(T));
+        std::swap(p, larger.p), std::swap(capacity, larger.capacity);
+    }
     T &operator[](size_t i) { return p[i]; }
     const T &operator[](size_t i) const { return p[i]; }
 };
 
-struct alignas(64) Record { // one visible Gaussian, in depth order
+struct alignas(64) Record { // one Gaussian; its exponent is log2_opacity - E
     float mx, my, a, b, c2, log2_opacity;
     float color[4];
     float to_y, to_x; // where E is least on a vertical (horizontal) line: dy = to_y dx (dx = to_x dy)
-    int32_t id;
-    float unused[3];
+    float rx, ry;     // half-width and half-height of the ellipse where alpha reaches 1/255
+    uint32_t slot, slots; // first gradient record (within its chunk of ranks), and how many: one per tile
+    float smax() const { return log2_opacity + (kLog2Of255 + kLog2Slack); } // E at the ellipse
 };
 static_assert(sizeof(Record) == 64, "a record is one cache line");
 
 struct Entry { // a Gaussian in a tile
-    uint32_t rank, slot;
+    uint32_t id, slot;
 };
 
 struct Pair { // the same, before it is sorted by tile
-    uint32_t tile, rank;
+    uint32_t tile, id;
 };
 
 struct State {
     int width = 0, height = 0, tiles_x = 0, tiles_y = 0, channels = 0;
     int64_t n = 0, visible = 0, entries = 0;
-    Buffer<Record> records;
+    Buffer<Record> records; // [n]
     Buffer<uint32_t> keys, keys2, ids, ids2, histogram;
-    Buffer<uint64_t> offsets; // [visible + 1] first slot of a rank
     Buffer<uint32_t> tile_begin, tile_end;
-    std::vector<std::vector<Pair>> pairs; // by chunk of ranks
+    std::vector<Buffer<Pair>> pairs;  // in order of depth, in chunks of ranks
+    std::vector<uint64_t> first_slot; // of each chunk
+    int64_t per_chunk = 0;
     Buffer<Entry> list;
     Buffer<uint16_t> touched; // by slot: the blocks of its tile to which it contributes
     Buffer<float> transmittance; // [H, W]
@@ -107,30 +118,6 @@ State *take_state() {
     return s;
 }
 
-struct Ellipse {
-    float mx, my, a, b, c2, log2_opacity, smax, rx, ry, dy_right;
-};
-
-// False where the Gaussian cannot touch any pixel or its numbers are unusable.
-bool make_ellipse(const float *mean, const float *conic, float opacity, Ellipse &e) {
-    if (!(opacity >= FS_MIN_ALPHA) || !std::isfinite(opacity)) return false;
-    const float A = conic[0], B = conic[1], C = conic[2];
-    const float det = static_cast<float>(static_cast<double>(A) * C - static_cast<double>(B) * B);
-    if (!(A > 0.0f) || !(det > 0.0f) || !std::isfinite(det)) return false;
-    e.mx = mean[0], e.my = mean[1];
-    if (!std::isfinite(e.mx) || !std::isfinite(e.my)) return false;
-    e.a = std::sqrt(kHalfLog2e * A);
-    e.b = kHalfLog2e * B / e.a;
-    e.c2 = kHalfLog2e * (det / A);
-    e.log2_opacity = std::log2(opacity);
-    e.smax = e.log2_opacity + (kLog2Of255 + kLog2Slack);
-    const float size = e.smax / (kHalfLog2e * det);
-    e.rx = std::sqrt(size * C);
-    e.ry = std::sqrt(size * A);
-    e.dy_right = -B / C * e.rx; // height of the rightmost point
-    return e.a > 0.0f && e.c2 > 0.0f && std::isfinite(e.rx) && std::isfinite(e.ry) && std::isfinite(e.dy_right);
-}
-
 // Pixels [first, last] whose centres lie in [low, high], clipped to [0, size).
 void pixel_span(float low, float high, int size, int &first, int &last) {
     const float top = static_cast<float>(size);
@@ -140,25 +127,23 @@ void pixel_span(float low, float high, int size, int &first, int &last) {
 }
 
 // Calls f(tile_row, first_tile, last_tile) for the tiles that the ellipse overlaps.
-template <class Fn> void for_each_tile_row(const Ellipse &e, int width, int height, Fn f) {
-    int y0, y1;
+template <class Fn> void for_each_tile_row(const Record &e, int width, int height, Fn f) {
+    int x0, x1, y0, y1;
     pixel_span(e.my - e.ry, e.my + e.ry, height, y0, y1);
-    if (y0 > y1) return;
-    if (y0 / kTile == y1 / kTile) {
-        int x0, x1;
-        pixel_span(e.mx - e.rx, e.mx + e.rx, width, x0, x1);
-        if (x0 <= x1) f(y0 / kTile, x0 / kTile, x1 / kTile);
+    pixel_span(e.mx - e.rx, e.mx + e.rx, width, x0, x1);
+    if (y0 > y1 || x0 > x1) return;
+    if (y0 / kTile == y1 / kTile || x0 / kTile == x1 / kTile) {
+        for (int row = y0 / kTile; row <= y1 / kTile; ++row) f(row, x0 / kTile, x1 / kTile);
         return;
     }
-    const float inv_a = 1.0f / e.a;
+    const float inv_a = 1.0f / e.a, dy_right = e.to_y * e.rx, smax = e.smax();
     for (int row = y0 / kTile; row <= y1 / kTile; ++row) {
         const float d0 = std::max(static_cast<float>(row * kTile) + 0.5f - e.my, -e.ry);
         const float d1 = std::min(static_cast<float>(row * kTile + kTile) - 0.5f - e.my, e.ry);
         if (d0 > d1) continue;
-        const float dr = std::min(std::max(e.dy_right, d0), d1), dl = std::min(std::max(-e.dy_right, d0), d1);
-        const float right = (std::sqrt(std::max(0.0f, e.smax - e.c2 * dr * dr)) - e.b * dr) * inv_a;
-        const float left = (-std::sqrt(std::max(0.0f, e.smax - e.c2 * dl * dl)) - e.b * dl) * inv_a;
-        int x0, x1;
+        const float dr = std::min(std::max(dy_right, d0), d1), dl = std::min(std::max(-dy_right, d0), d1);
+        const float right = (std::sqrt(std::max(0.0f, smax - e.c2 * dr * dr)) - e.b * dr) * inv_a;
+        const float left = (-std::sqrt(std::max(0.0f, smax - e.c2 * dl * dl)) - e.b * dl) * inv_a;
         pixel_span(e.mx + left, e.mx + right, width, x0, x1);
         if (x0 <= x1) f(row, x0 / kTile, x1 / kTile);
     }
@@ -193,72 +178,107 @@ struct Input {
     const int32_t *radii;
 };
 
-bool visible_ellipse(const State &s, const Input &in, int64_t i, Ellipse &e) {
-    if (in.radii[2 * i] <= 0 || in.radii[2 * i + 1] <= 0 || !std::isfinite(in.depths[i])) return false;
-    for (int c = 0; c < s.channels; ++c)
-        if (!std::isfinite(in.colors[i * s.channels + c])) return false;
-    return make_ellipse(in.means2d + 2 * i, in.conics + 3 * i, in.opacities[i], e);
+constexpr uint32_t kHidden = 0xffffffffu; // key of a Gaussian that is not drawn
+
+// Fills the records and sorting keys of Gaussians [begin, end). What cannot touch any pixel, or has
+// unusable numbers, is hidden.
+void make_records(State &s, const Input &in, int64_t begin, int64_t end) {
+    const F half = set1(kHalfLog2e), min_alpha = set1(FS_MIN_ALPHA);
+    for (int64_t first = begin; first < end; first += kLanes) {
+        const int count = static_cast<int>(std::min<int64_t>(kLanes, end - first));
+        F mean[2], conic[3], opacity, depth;
+        load_rows<2>(in.means2d + 2 * first, count, mean);
+        load_rows<3>(in.conics + 3 * first, count, conic);
+        load_rows<1>(in.opacities + first, count, &opacity);
+        load_rows<1>(in.depths + first, count, &depth);
+        alignas(64) float logarithm[kLanes] = {0}, seen[kLanes] = {0};
+        for (int l = 0; l < count; ++l) {
+            const int64_t i = first + l;
+            bool ok = in.radii[2 * i] > 0 && in.radii[2 * i + 1] > 0;
+            for (int c = 0; c < s.channels; ++c) ok = ok && std::isfinite(in.colors[i * s.channels + c]);
+            if (!ok) continue;
+            seen[l] = 1.0f;
+            logarithm[l] = std::min(std::log2(in.opacities[i]), 126.0f); // 2^127 and more overflow in exp2_approx
+        }
+        const F A = conic[0], B = conic[1], C = conic[2], det = difference_of_products(A, C, B, B);
+        const F a = sqrt(half * A), b = half * B / a, c2 = half * (det / A), log2_opacity = load(logarithm);
+        const F size = (log2_opacity + set1(kLog2Of255 + kLog2Slack)) / (half * det);
+        const F rx = sqrt(size * C), ry = sqrt(size * A), to_y = neg(B) / C, to_x = neg(b) / a;
+        const M visible = gt(load(seen), zero()) & finite(depth) & ge(opacity, min_alpha) & finite(opacity) & finite(mean[0]) &
+                          finite(mean[1]) & gt(A, zero()) & gt(det, zero()) & finite(det) & gt(a, zero()) & gt(c2, zero()) &
+                          finite(rx) & finite(ry) & finite(to_y * rx);
+        const uint32_t drawn = bits(visible);
+        const F fields[] = {mean[0], mean[1], a, b, c2, log2_opacity, to_y, to_x, rx, ry};
+        alignas(64) float out[10][kLanes];
+        for (int k = 0; k < 10; ++k) store(out[k], fields[k]);
+        for (int l = 0; l < count; ++l) {
+            const int64_t i = first + l;
+            Record &r = s.records[static_cast<size_t>(i)];
+            r.slot = r.slots = 0;
+            s.keys[static_cast<size_t>(i)] = kHidden;
+            if (!(drawn >> l & 1u)) continue;
+            r.mx = out[0][l], r.my = out[1][l], r.a = out[2][l], r.b = out[3][l], r.c2 = out[4][l];
+            r.log2_opacity = out[5][l], r.to_y = out[6][l], r.to_x = out[7][l], r.rx = out[8][l], r.ry = out[9][l];
+            for (int c = 0; c < 4; ++c) r.color[c] = c < s.channels ? in.colors[i * s.channels + c] : 0.0f;
+            s.keys[static_cast<size_t>(i)] = sortable(in.depths[i]);
+        }
+    }
 }
 
-// Fills records, offsets and the tile lists.
+// Fills records and tile lists.
 void bin(State &s, const Input &in) {
     const size_t n = static_cast<size_t>(in.n), tiles = static_cast<size_t>(s.tiles_x) * s.tiles_y;
-    s.keys.resize(n), s.ids.resize(n);
+    s.keys.resize(n), s.ids.resize(n), s.records.resize(n);
+    parallel_blocks(in.n, 1024, [&](int64_t begin, int64_t end) { make_records(s, in, begin, end); });
     size_t m = 0;
     for (size_t i = 0; i < n; ++i) {
-        if (in.radii[2 * i] <= 0 || in.radii[2 * i + 1] <= 0 || !std::isfinite(in.depths[i])) continue;
-        s.keys[m] = sortable(in.depths[i]);
+        if (s.keys[i] == kHidden) continue;
+        s.keys[m] = s.keys[i];
         s.ids[m++] = static_cast<uint32_t>(i);
     }
     s.visible = static_cast<int64_t>(m);
     radix_sort(s, m);
-    s.records.resize(m), s.offsets.resize(m + 1), s.tile_begin.resize(tiles + 1), s.tile_end.resize(tiles);
+    s.tile_begin.resize(tiles + 1), s.tile_end.resize(tiles);
 
     // Chunks of ranks work independently; the lists do not depend on the chunks.
     const int64_t chunks = std::max<int64_t>(1, std::min<int64_t>(16, s.visible / 2048));
-    const int64_t per_chunk = (s.visible + chunks - 1) / chunks;
+    s.per_chunk = (s.visible + chunks - 1) / chunks;
     s.histogram.resize(static_cast<size_t>(chunks) * tiles);
-    if (s.pairs.size() < static_cast<size_t>(chunks)) s.pairs.resize(static_cast<size_t>(chunks));
+    if (s.pairs.size() < static_cast<size_t>(chunks)) s.pairs = std::vector<Buffer<Pair>>(static_cast<size_t>(chunks));
+    std::vector<uint64_t> sizes(static_cast<size_t>(chunks), 0);
     std::atomic<bool> failed{false};
     parallel_for(chunks, [&](int64_t c) {
         uint32_t *h = s.histogram.p + static_cast<size_t>(c) * tiles;
         std::fill(h, h + tiles, 0u);
-        std::vector<Pair> &pairs = s.pairs[static_cast<size_t>(c)];
-        pairs.clear();
-        for (int64_t r = c * per_chunk; r < std::min(s.visible, (c + 1) * per_chunk); ++r) {
-            const int64_t i = s.ids[static_cast<size_t>(r)];
-            s.offsets[static_cast<size_t>(r)] = pairs.size();
-            Ellipse e;
-            if (!visible_ellipse(s, in, i, e)) continue;
-            Record &rec = s.records[static_cast<size_t>(r)];
-            rec.mx = e.mx, rec.my = e.my, rec.a = e.a, rec.b = e.b, rec.c2 = e.c2;
-            rec.log2_opacity = std::min(e.log2_opacity, 126.0f); // 2^127 and more overflow in exp2_approx
-            for (int k = 0; k < 4; ++k) rec.color[k] = k < s.channels ? in.colors[i * s.channels + k] : 0.0f;
-            rec.to_y = e.dy_right / e.rx, rec.to_x = -e.b / e.a;
-            rec.id = static_cast<int32_t>(i);
-            try {
-                for_each_tile_row(e, s.width, s.height, [&](int row, int x0, int x1) {
+        Buffer<Pair> &pairs = s.pairs[static_cast<size_t>(c)];
+        size_t size = 0;
+        try {
+            const int64_t end = std::min(s.visible, (c + 1) * s.per_chunk);
+            for (int64_t r = c * s.per_chunk; r < end; ++r) {
+                const uint32_t id = s.ids[static_cast<size_t>(r)];
+                if (r + 8 < end) __builtin_prefetch(&s.records[s.ids[static_cast<size_t>(r + 8)]], 1);
+                Record &rec = s.records[id];
+                rec.slot = static_cast<uint32_t>(size);
+                for_each_tile_row(rec, s.width, s.height, [&](int row, int x0, int x1) {
+                    pairs.grow(size, static_cast<size_t>(x1 - x0 + 1));
                     for (int x = x0; x <= x1; ++x) {
                         const uint32_t tile = static_cast<uint32_t>(row * s.tiles_x + x);
                         ++h[tile];
-                        pairs.push_back({tile, static_cast<uint32_t>(r)});
+                        pairs[size++] = {tile, id};
                     }
                 });
-                if (pairs.size() >= static_cast<size_t>(kMaxEntries)) throw std::bad_alloc();
-            } catch (const std::bad_alloc &) {
-                failed = true;
-                return;
+                rec.slots = static_cast<uint32_t>(size - rec.slot);
+                if (size >= static_cast<size_t>(kMaxEntries)) throw std::bad_alloc();
             }
+        } catch (const std::bad_alloc &) {
+            failed = true;
         }
+        sizes[static_cast<size_t>(c)] = size;
     });
     if (failed) throw std::bad_alloc();
     uint64_t total = 0;
-    for (int64_t c = 0; c < chunks; ++c) {
-        const int64_t end = std::min(s.visible, (c + 1) * per_chunk);
-        for (int64_t r = c * per_chunk; r < end; ++r) s.offsets[static_cast<size_t>(r)] += total;
-        total += s.pairs[static_cast<size_t>(c)].size();
-    }
-    s.offsets[m] = total;
+    s.first_slot.clear();
+    for (const uint64_t size : sizes) s.first_slot.push_back(total), total += size;
     if (total >= static_cast<uint64_t>(kMaxEntries)) throw std::bad_alloc();
     s.entries = static_cast<int64_t>(total);
     s.list.resize(total), s.touched.resize(total);
@@ -276,10 +296,10 @@ void bin(State &s, const Input &in) {
     s.tile_begin[tiles] = at;
     parallel_for(chunks, [&](int64_t c) {
         uint32_t *h = s.histogram.p + static_cast<size_t>(c) * tiles;
-        const std::vector<Pair> &pairs = s.pairs[static_cast<size_t>(c)];
-        if (pairs.empty()) return;
-        uint32_t slot = static_cast<uint32_t>(s.offsets[pairs.front().rank]);
-        for (const Pair &p : pairs) s.list[h[p.tile]++] = {p.rank, slot++};
+        const Pair *pair = s.pairs[static_cast<size_t>(c)].p;
+        const uint32_t first = static_cast<uint32_t>(s.first_slot[static_cast<size_t>(c)]);
+        const uint32_t size = static_cast<uint32_t>(sizes[static_cast<size_t>(c)]);
+        for (uint32_t i = 0; i < size; ++i) s.list[h[pair[i].tile]++] = {pair[i].id, first + i};
     });
 }
 
@@ -294,7 +314,7 @@ struct Chunk {
 
 void load_records(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
     k.n = static_cast<int>(end - begin);
-    for (int i = 0; i < k.n; ++i) k.records[i] = s.records[s.list[begin + static_cast<uint32_t>(i)].rank];
+    for (int i = 0; i < k.n; ++i) k.records[i] = s.records[s.list[begin + static_cast<uint32_t>(i)].id];
 }
 
 void load_chunk(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
@@ -302,7 +322,7 @@ void load_chunk(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
     for (int i = 0; i < k.n; ++i) {
         const Record &r = k.records[i];
         k.mx[i] = r.mx, k.my[i] = r.my, k.a[i] = r.a, k.b[i] = r.b, k.c2[i] = r.c2;
-        k.smax[i] = r.log2_opacity + (kLog2Of255 + kLog2Slack);
+        k.smax[i] = r.smax();
         k.to_y[i] = r.to_y, k.to_x[i] = r.to_x;
         k.touched[i] = 0;
     }
@@ -349,9 +369,9 @@ struct Hit {
     M use;
 };
 
-inline Hit composite(F u, F dy, F c2, F log2_opacity, F t) {
+inline Hit composite(F u, F dy, F c2_dy, F log2_opacity, F t) {
     Hit h;
-    h.raw = exp2_approx(fnma(u, u, fnma(c2 * dy, dy, log2_opacity)));
+    h.raw = exp2_approx(fnma(u, u, fnma(c2_dy, dy, log2_opacity)));
     const M reaches = ge(h.raw, set1(FS_MIN_ALPHA));
     h.alpha = min(h.raw, set1(FS_MAX_ALPHA));
     const F next = fnma(h.alpha, t, t);
@@ -369,6 +389,16 @@ struct Place {
 
 Place place(const State &s, int tile, int block) {
     return {tile % s.tiles_x * kTile + block % kBlocksX * kBlockW, tile / s.tiles_x * kTile + block / kBlocksX * kBlockH};
+}
+
+// Copies `columns` pixels of NC floats to pixels of `channels` <= NC floats.
+template <int NC> void copy_row(float *to, const float *from, int columns, int channels) {
+    if (columns == kBlockW && channels == NC) {
+        std::memcpy(to, from, sizeof(float) * kBlockW * NC);
+        return;
+    }
+    for (int x = 0; x < columns; ++x)
+        for (int c = 0; c < channels; ++c) to[x * channels + c] = from[x * NC + c];
 }
 
 template <int NC> struct Pixels { // what a block keeps in the forward pass
@@ -396,7 +426,7 @@ template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, co
         M used[kVectors];
         for (int v = 0; v < kVectors; ++v) {
             const F dy = first + set1(static_cast<float>(v * kRows));
-            const Hit h = composite(fma(b, dy, adx), dy, c2, log2_opacity, t[v]);
+            const Hit h = composite(fma(b, dy, adx), dy, c2 * dy, log2_opacity, t[v]);
             t[v] = h.next;
             for (int c = 0; c < NC; ++c) acc[v][c] = fma(h.weight, set1(r.color[c]), acc[v][c]);
             used[v] = h.use;
@@ -444,20 +474,21 @@ template <int NC> void forward_tile(State &s, int tile, const float *background,
     }
     for (; from < end; ++from) s.touched[s.list[from].slot] = 0;
     s.tile_end[static_cast<size_t>(tile)] = last;
-    const int channels = NC == 4 ? s.channels : NC; // 2 channels use the kernel for 4
     for (int block = 0; block < kBlocks; ++block) {
         const Place at = place(s, tile, block);
+        const Pixels<NC> &p = px[block];
         const int rows = std::min(kBlockH, s.height - at.y), columns = std::min(kBlockW, s.width - at.x);
         for (int y = 0; y < rows; ++y) {
             const int64_t first = static_cast<int64_t>(at.y + y) * s.width + at.x;
-            for (int x = 0; x < columns; ++x) {
-                const float t = std::fabs(px[block].t[y * kBlockW + x]);
-                s.transmittance[static_cast<size_t>(first + x)] = t;
-                alpha[first + x] = 1.0f - t;
-                float *out = color + (first + x) * channels;
-                for (int c = 0; c < channels; ++c)
-                    out[c] = px[block].color[c][y * kBlockW + x] + (background ? t * background[c] : 0.0f);
+            alignas(64) float t[kBlockW], opaque[kBlockW], out[kBlockW * NC];
+            for (int x = 0; x < kBlockW; ++x) t[x] = std::fabs(p.t[y * kBlockW + x]), opaque[x] = 1.0f - t[x];
+            for (int c = 0; c < NC; ++c) {
+                const float behind = background && c < s.channels ? background[c] : 0.0f;
+                for (int x = 0; x < kBlockW; ++x) out[x * NC + c] = p.color[c][y * kBlockW + x] + t[x] * behind;
             }
+            copy_row<1>(&s.transmittance[static_cast<size_t>(first)], t, columns, 1);
+            copy_row<1>(alpha + first, opaque, columns, 1);
+            copy_row<NC>(color + first * s.channels, out, columns, s.channels);
         }
     }
 }
@@ -480,27 +511,35 @@ void backward_block(State &s, const Chunk &k, int n, uint32_t begin, Place at, u
         const Record &r = k.records[i];
         const F dx = lane.x + set1(x0 - r.mx), adx = set1(r.a) * dx, first = lane.y + set1(y0 - r.my);
         const F b = set1(r.b), c2 = set1(r.c2), log2_opacity = set1(r.log2_opacity);
-        F g[12];
-        for (int c = 0; c < 12; ++c) g[c] = zero();
+        F g[12], share[kVectors]; // share: s = alpha dL/dalpha
+        for (int c = 6; c < 12; ++c) g[c] = zero();
+#pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
-            const F dy = first + set1(static_cast<float>(v * kRows)), u = fma(b, dy, adx);
-            const Hit h = composite(u, dy, c2, log2_opacity, t[v]);
+            const F dy = first + set1(static_cast<float>(v * kRows)), u = fma(b, dy, adx), c2_dy = c2 * dy;
+            const Hit h = composite(u, dy, c2_dy, log2_opacity, t[v]);
             F cg = set1(r.color[0]) * load(px.color[0] + v * kLanes);
             for (int c = 1; c < NC; ++c) cg = fma(set1(r.color[c]), load(px.color[c] + v * kLanes), cg);
-            const F rest = fnma(h.weight, cg, q[v]);
-            const F v_alpha = fnma(rest, reciprocal(one - h.alpha), t[v] * cg);
-            const F sv = keep(and_not(gt(h.raw, max_alpha), h.use), h.alpha * v_alpha);
-            q[v] = rest, t[v] = h.next;
+            const F own = h.weight * cg, rest = q[v] - own;
+            const F s = keep(and_not(gt(h.raw, max_alpha), h.use), fnma(rest, h.alpha * reciprocal(one - h.alpha), own));
+            q[v] = rest, t[v] = h.next, share[v] = s;
             for (int c = 0; c < NC; ++c) g[6 + c] = fma(h.weight, load(px.color[c] + v * kLanes), g[6 + c]);
-            const F su = sv * u, sy = sv * dy;
-            g[0] = g[0] + su, g[1] = g[1] + sy, g[4] = fma(sy, dy, g[4]), g[5] = g[5] + sv;
             if (kAbs) {
-                g[10] = g[10] + abs(su);
-                g[11] = g[11] + abs(fma(b, su, c2 * sy));
+                const F size = abs(s);
+                g[10] = fma(size, abs(u), g[10]);
+                g[11] = fma(size, abs(fma(b, u, c2_dy)), g[11]);
             }
         }
-        g[3] = g[1] * dx;
-        g[2] = g[5] * dx * dx;
+        // dy = first + kRows v: sums of s, v s and v^2 s over v give those of s, s dy and s dy^2.
+        F s0 = share[0] + share[1], s1 = share[1], s2 = share[1];
+        for (int v = 2; v < kVectors; ++v) {
+            s0 = s0 + share[v];
+            s1 = fma(set1(static_cast<float>(v)), share[v], s1);
+            s2 = fma(set1(static_cast<float>(v * v)), share[v], s2);
+        }
+        s1 = s1 * set1(static_cast<float>(kRows)), s2 = s2 * set1(static_cast<float>(kRows * kRows));
+        const F sy = fma(first, s0, s1);
+        g[0] = fma(adx, s0, b * sy), g[1] = sy, g[2] = s0 * dx * dx, g[3] = sy * dx;
+        g[4] = fma(first, sy + s1, s2), g[5] = s0;
         float *slot = s.slots.p + static_cast<size_t>(s.list[begin + i].slot) * kSlot;
         if (k.touched[i] & below) {
             alignas(64) float part[kSlot];
@@ -519,7 +558,6 @@ void backward_tile(State &s, int tile, const float *color, const float *v_color,
     Gradients<NC> px[kBlocks];
     const uint32_t begin = s.tile_begin[static_cast<size_t>(tile)], end = s.tile_end[static_cast<size_t>(tile)];
     if (begin == end) return;
-    const int channels = NC == 4 ? s.channels : NC; // 2 channels use the kernel for 4
     for (int block = 0; block < kBlocks; ++block) {
         const Place at = place(s, tile, block);
         Gradients<NC> &p = px[block];
@@ -529,15 +567,25 @@ void backward_tile(State &s, int tile, const float *color, const float *v_color,
         const int rows = std::min(kBlockH, s.height - at.y), columns = std::min(kBlockW, s.width - at.x);
         for (int y = 0; y < rows; ++y) {
             const int64_t first = static_cast<int64_t>(at.y + y) * s.width + at.x;
+            const float *t = &s.transmittance[static_cast<size_t>(first)], *va = v_alpha + first;
+            const float *rgb = color + first * s.channels, *v = v_color + first * s.channels;
+            float *q = p.q + y * kBlockW;
+            // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
+            if (columns == kBlockW && s.channels == NC) {
+                for (int x = 0; x < kBlockW; ++x) q[x] = -t[x] * va[x];
+                for (int c = 0; c < NC; ++c)
+                    for (int x = 0; x < kBlockW; ++x) {
+                        p.color[c][y * kBlockW + x] = v[x * NC + c];
+                        q[x] += rgb[x * NC + c] * v[x * NC + c];
+                    }
+                continue;
+            }
             for (int x = 0; x < columns; ++x) {
-                // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
-                float q = -s.transmittance[static_cast<size_t>(first + x)] * v_alpha[first + x];
-                for (int c = 0; c < channels; ++c) {
-                    const float v = v_color[(first + x) * channels + c];
-                    p.color[c][y * kBlockW + x] = v;
-                    q += color[(first + x) * channels + c] * v;
+                q[x] = -t[x] * va[x];
+                for (int c = 0; c < s.channels; ++c) {
+                    p.color[c][y * kBlockW + x] = v[x * s.channels + c];
+                    q[x] += rgb[x * s.channels + c] * v[x * s.channels + c];
                 }
-                p.q[y * kBlockW + x] = q;
             }
         }
     }
@@ -624,15 +672,23 @@ extern "C" int fs_raster_backward(void *handle, const float *opacities, const fl
     parallel_blocks(s.visible, 1024, [&](int64_t begin, int64_t end) {
         constexpr float inv_h = 1.0f / kHalfLog2e;
         for (int64_t rank = begin; rank < end; ++rank) {
-            if (s.offsets[static_cast<size_t>(rank)] == s.offsets[static_cast<size_t>(rank) + 1]) continue;
-            const Record &r = s.records[static_cast<size_t>(rank)];
-            float v[kSlot] = {0};
-            for (uint64_t i = s.offsets[static_cast<size_t>(rank)]; i < s.offsets[static_cast<size_t>(rank) + 1]; ++i) {
-                if (!s.touched[static_cast<size_t>(i)]) continue;
-                const float *slot = s.slots.p + static_cast<size_t>(i) * kSlot;
+            const int64_t id = s.ids[static_cast<size_t>(rank)];
+            if (rank + 8 < end) { // the slots lie in a row; the rest does not
+                const int64_t ahead = s.ids[static_cast<size_t>(rank + 8)];
+                __builtin_prefetch(&s.records[static_cast<size_t>(ahead)]);
+                __builtin_prefetch(v_means2d + 2 * ahead, 1);
+                __builtin_prefetch(v_conics + 3 * ahead, 1);
+                __builtin_prefetch(v_colors + s.channels * ahead, 1);
+                __builtin_prefetch(v_opacities + ahead, 1);
+            }
+            const Record &r = s.records[static_cast<size_t>(id)];
+            const uint64_t first = s.first_slot[static_cast<size_t>(rank / s.per_chunk)] + r.slot;
+            alignas(64) float v[kSlot] = {0};
+            for (uint64_t i = first; i < first + r.slots; ++i) {
+                if (!s.touched[i]) continue;
+                const float *slot = s.slots.p + i * kSlot;
                 for (int k = 0; k < kSlot; ++k) v[k] += slot[k];
             }
-            const int64_t id = r.id;
             v_means2d[2 * id] = inv_h * r.a * v[0];
             v_means2d[2 * id + 1] = inv_h * (r.b * v[0] + r.c2 * v[1]);
             v_conics[3 * id] = -0.5f * v[2];
