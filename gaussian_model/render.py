@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from gaussian_model.spherical_harmonics import basis_count
 from rasterizer import RenderOutput, rasterization
 from scene import Camera
 
@@ -39,8 +38,8 @@ def render(
 ) -> RenderOutput:
     """Render C cameras of one size.
 
-    Only the coefficients of the active SH degree go into the pass, so at degree 0 `shN` gets no
-    gradient at all (None) and costs neither memory traffic nor an optimizer step.
+    At degree 0 `shN` does not go into the pass: it gets no gradient at all (None) and costs neither
+    memory traffic nor an optimizer step.
 
     Args:
         gaussians: N Gaussians; the cameras are brought to their device.
@@ -78,7 +77,7 @@ def render(
         params["quats"],
         gaussians.linear_scales(),
         gaussians.linear_opacities(),
-        _coefficients(params["sh0"], params["shN"], degree),
+        params["sh0"] if degree == 0 else (params["sh0"], params["shN"]),
         torch.stack([view.viewmat for view in views]).to(device),
         torch.stack([view.K for view in views]).to(device),
         width,
@@ -98,8 +97,3 @@ def render(
         alpha=alpha,
         info=info,
     )
-
-
-def _coefficients(sh0: Tensor, sh_rest: Tensor, degree: int) -> Tensor:
-    """The coefficients up to `degree`, [N, (degree+1)^2, 3]; no copy at degree 0."""
-    return sh0 if degree == 0 else torch.cat([sh0, sh_rest[:, : basis_count(degree) - 1]], dim=1)

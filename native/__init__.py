@@ -18,12 +18,14 @@ from native.kernels import (
     set_threads,
     simd_name,
 )
+from native.memory import empty
 
 __all__ = [
     "NativeBuildError",
     "adam_step",
     "build_library",
     "call",
+    "empty",
     "find_compiler",
     "get_threads",
     "library",

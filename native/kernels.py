@@ -27,8 +27,11 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
         [c_int64, c_int64, *[_P] * 5, c_int, c_int, *[c_float] * 3, *[_P] * 9],
         None,
     ),
-    "fs_sh_forward": ([c_int64, c_int64, c_int, c_int64, c_int, *[_P] * 5], None),
-    "fs_sh_backward": ([c_int64, c_int64, c_int, c_int64, c_int, *[_P] * 9], None),
+    "fs_sh_forward": ([c_int64, c_int64, c_int, c_int, _P, _P, _P, c_int64, _P, c_int64, _P, _P], None),
+    "fs_sh_backward": (
+        [c_int64, c_int64, c_int, c_int64, c_int, _P, _P, _P, c_int64, _P, c_int64, *[_P] * 7],
+        None,
+    ),
     "fs_raster_forward": ([c_int64, c_int, *[_P] * 7, c_int, c_int, _P, _P], _P),
     "fs_raster_backward": ([*[_P] * 10], c_int),
     "fs_raster_free": ([_P], None),

@@ -20,7 +20,7 @@ from rasterizer.contract import (
     RenderOutput,
 )
 from rasterizer.gsplat_backend import BackendError
-from rasterizer.stages import Stages, rasterize
+from rasterizer.stages import Coefficients, Stages, rasterize
 
 __all__ = [
     "BACKENDS",
@@ -74,7 +74,7 @@ def rasterization(
     quats: Tensor,  # [N, 4]
     scales: Tensor,  # [N, 3]
     opacities: Tensor,  # [N]
-    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
+    colors: Coefficients,  # [(C,) N, D] or [(C,) N, K, 3]
     viewmats: Tensor,  # [C, 4, 4]
     Ks: Tensor,  # [C, 3, 3]
     width: int,
@@ -115,6 +115,8 @@ def rasterization(
         scales: standard deviations along the axes, linear, world units. [N, 3]
         opacities: linear, in [0, 1]. [N]
         colors: features [N, D] or [C, N, D]; with `sh_degree`, SH coefficients [N, K, 3] or [C, N, K, 3].
+            Beyond gsplat, coefficients may also come as the pair of [N, 1, 3] and [N, K-1, 3], which the
+            cpu backend reads without the copy that joining them takes.
         viewmats: world-to-camera, OpenCV axes. [C, 4, 4]
         Ks: pinhole intrinsics in pixels, no skew. [C, 3, 3]
         width: pixels.
@@ -173,7 +175,14 @@ def rasterization(
         "ftheta_coeffs": ftheta_coeffs,
         "viewmats_rs": viewmats_rs,
     }
+    if isinstance(colors, tuple):
+        if sh_degree is None:
+            raise ValueError("colors: a pair is SH coefficients; give their sh_degree")
+        if not all(isinstance(part, Tensor) and part.dim() == 3 for part in colors) or len(colors) != 2:
+            raise ValueError("colors: expected a tensor, or a pair of tensors [N, 1, 3] and [N, K-1, 3]")
     if backend == "gsplat":
+        if isinstance(colors, tuple):
+            colors = torch.cat([colors[0], colors[1][:, : (sh_degree or 0) * ((sh_degree or 0) + 2)]], 1)
         extra = {k: v for k, v in gsplat_only.items() if v is not None}
         if rolling_shutter is not None:
             extra["rolling_shutter"] = rolling_shutter
@@ -243,7 +252,7 @@ def _check(
     quats: Tensor,
     scales: Tensor,
     opacities: Tensor,
-    colors: Tensor,
+    colors: Coefficients,
     viewmats: Tensor,
     Ks: Tensor,
     width: int,
@@ -275,7 +284,9 @@ def _check(
             raise TypeError(f"{name}: expected a whole number of pixels, got {size!r}")
     if width < 1 or height < 1:
         raise ValueError(f"width, height: expected at least 1x1 pixels, got {width}x{height}")
+    parts = colors if isinstance(colors, tuple) else (colors,)
     if sh_degree is None:
+        colors = parts[0]
         shapes = f"[N={n}, D] or [C={c}, N={n}, D]"
         fits = tuple(colors.shape[:-1]) in ((n,), (c, n)) and colors.dim() >= 2 and colors.shape[-1] >= 1
     else:
@@ -283,11 +294,13 @@ def _check(
             raise ValueError(f"sh_degree: expected 0 to {MAX_SH_DEGREE}, got {sh_degree}")
         k = (sh_degree + 1) ** 2
         shapes = f"[N={n}, K, 3] or [C={c}, N={n}, K, 3] with K >= {k} for sh_degree {sh_degree}"
-        fits = colors.dim() in (3, 4) and colors.shape[-1] == 3 and colors.shape[-2] >= k
-        fits = fits and tuple(colors.shape[:-2]) in ((n,), (c, n))
+        fits = all(part.dim() in (3, 4) and part.shape[-1] == 3 for part in parts)
+        fits = fits and sum(part.shape[-2] for part in parts) >= k
+        fits = fits and all(tuple(part.shape[:-2]) in ((n,), (c, n)) for part in parts)
+        fits = fits and (len(parts) == 1 or parts[0].shape[-2] == 1)
     if not fits:
-        raise ValueError(f"colors: expected {shapes}, got {list(colors.shape)}")
-    channels = 3 if sh_degree is not None else colors.shape[-1]
+        raise ValueError(f"colors: expected {shapes}, got {' and '.join(str(list(p.shape)) for p in parts)}")
+    channels = 3 if sh_degree is not None else parts[0].shape[-1]
     if (
         backgrounds is not None
         and render_mode not in ("D", "ED")
@@ -298,7 +311,7 @@ def _check(
         "quats": quats,
         "scales": scales,
         "opacities": opacities,
-        "colors": colors,
+        **dict(zip(("colors", "colors[1]"), parts, strict=False)),
         "viewmats": viewmats,
         "Ks": Ks,
     }

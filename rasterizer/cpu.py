@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from native import call
-from rasterizer.stages import Projection
+from native import call, empty
+from rasterizer.stages import Coefficients, Projection
 
 _MAX_CHANNELS = 4  # of one pass of the kernel; more are rendered in several passes
 
@@ -46,10 +46,11 @@ class CpuStages:
         return Projection(radii, means2d, depths, conics, compensations if antialiased else None)
 
     def spherical_harmonics(
-        self, degree: int, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor
+        self, degree: int, means: Tensor, campos: Tensor, coeffs: Coefficients, radii: Tensor
     ) -> Tensor:
-        """See `Stages.spherical_harmonics`."""
-        return _SphericalHarmonics.apply(means, campos, coeffs, radii, degree)
+        """See `Stages.spherical_harmonics`; a pair is read where it lies."""
+        first, rest = coeffs if isinstance(coeffs, tuple) else (coeffs, None)
+        return _SphericalHarmonics.apply(means, campos, first, rest, radii, degree)
 
     def composite(
         self,
@@ -103,9 +104,9 @@ class _Project(torch.autograd.Function):
         means, quats, scales = means.contiguous(), quats.contiguous(), scales.contiguous()
         opacities, viewmats, Ks = opacities.contiguous(), viewmats.contiguous(), Ks.contiguous()
         n, c = means.shape[0], viewmats.shape[0]
-        radii = torch.empty(c, n, 2, dtype=torch.int32)
-        means2d, depths, conics = torch.empty(c, n, 2), torch.empty(c, n), torch.empty(c, n, 3)
-        compensations = torch.empty(c, n) if antialiased else torch.empty(0)
+        radii = empty(c, n, 2, dtype=torch.int32)
+        means2d, depths, conics = empty(c, n, 2), empty(c, n), empty(c, n, 3)
+        compensations = empty(c, n) if antialiased else torch.empty(0)
         call(
             "fs_project_forward", n, c, means, quats, scales, opacities, viewmats, Ks, width, height,
             eps2d, near, far, radius_clip, int(antialiased), radii, means2d, depths, conics,
@@ -122,11 +123,7 @@ class _Project(torch.autograd.Function):
         _, v_means2d, v_depths, v_conics, v_compensations = (g.contiguous() for g in grads)
         means, quats, scales, viewmats, Ks, radii = ctx.saved_tensors
         width, height, eps2d, near, far, _, antialiased = ctx.settings
-        v_means, v_quats, v_scales = (
-            torch.empty_like(means),
-            torch.empty_like(quats),
-            torch.empty_like(scales),
-        )
+        v_means, v_quats, v_scales = (empty(*t.shape) for t in (means, quats, scales))
         v_viewmats = torch.empty_like(viewmats) if ctx.needs_input_grad[4] else None
         call(
             "fs_project_backward", means.shape[0], viewmats.shape[0], means, quats, scales, viewmats, Ks,
@@ -137,34 +134,53 @@ class _Project(torch.autograd.Function):
 
 
 class _SphericalHarmonics(torch.autograd.Function):
+    """Coefficients are one tensor [.., K, 3], or the first basis's [.., 1, 3] and the rest's [.., K-1, 3]."""
+
     @staticmethod
     def forward(
-        ctx: Any, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor, degree: int
+        ctx: Any,
+        means: Tensor,
+        campos: Tensor,
+        first: Tensor,
+        rest: Tensor | None,
+        radii: Tensor,
+        degree: int,
     ) -> Tensor:
-        means, campos, coeffs, radii = (t.contiguous() for t in (means, campos, coeffs, radii))
+        means, campos, first, radii = (t.contiguous() for t in (means, campos, first, radii))
+        rest = None if rest is None else rest.contiguous()
         n, c = means.shape[0], campos.shape[0]
-        colors = torch.empty(c, n, 3)
-        k, per_camera = coeffs.shape[-2], int(coeffs.dim() == 4)
-        call("fs_sh_forward", n, c, degree, k, per_camera, means, campos, coeffs, radii, colors)
-        ctx.save_for_backward(means, campos, coeffs, radii, colors)
+        colors = empty(c, n, 3)
+        call(
+            "fs_sh_forward", n, c, degree, int(first.dim() == 4), means, campos,
+            *_parts(first, rest), radii, colors,
+        )  # fmt: skip
+        ctx.save_for_backward(means, campos, first, rest, radii, colors)
         ctx.degree = degree
         return colors
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        means, campos, coeffs, radii, colors = ctx.saved_tensors
-        v_coeffs, v_means, v_campos = (
-            torch.empty_like(coeffs),
-            torch.empty_like(means),
-            torch.empty_like(campos),
-        )
+        means, campos, first, rest, radii, colors = ctx.saved_tensors
+        v_first, v_means = empty(*first.shape), empty(*means.shape)
+        v_campos = torch.empty_like(campos) if ctx.needs_input_grad[1] else None
+        v_rest = None if rest is None else empty(*rest.shape)
+        v_parts = _parts(v_first, v_rest)
+        bases = first.shape[-2] + (0 if rest is None else rest.shape[-2])
         call(
-            "fs_sh_backward", means.shape[0], campos.shape[0], ctx.degree, coeffs.shape[-2],
-            int(coeffs.dim() == 4), means, campos, coeffs, radii, colors, grads[0].contiguous(),
-            v_coeffs, v_means, v_campos,
+            "fs_sh_backward", means.shape[0], campos.shape[0], ctx.degree, bases, int(first.dim() == 4),
+            means, campos, *_parts(first, rest), radii, colors, grads[0].contiguous(),
+            v_parts[0], v_parts[2], v_means, v_campos,
         )  # fmt: skip
-        return v_means, v_campos, v_coeffs, None, None
+        return v_means, v_campos, v_first, v_rest, None, None
+
+
+def _parts(first: Tensor, rest: Tensor | None) -> tuple[int, int, int, int]:
+    """Where the first basis's coefficients and the others' begin, each with its stride in floats."""
+    stride = 3 * first.shape[-2]
+    if rest is None:
+        return first.data_ptr(), stride, first.data_ptr() + 3 * first.element_size(), stride
+    return first.data_ptr(), stride, rest.data_ptr(), 3 * rest.shape[-2]
 
 
 class _Handle:
@@ -198,8 +214,8 @@ class _Composite(torch.autograd.Function):
         flat_radii = radii.view(-1, 2)
         if backgrounds is not None:
             backgrounds = backgrounds.contiguous()
-        image = torch.empty(len(counts), height, width, channels)
-        alpha = torch.empty(len(counts), height, width, 1)
+        image = empty(len(counts), height, width, channels)
+        alpha = empty(len(counts), height, width, 1)
         ctx.handles = []
         start = 0
         for camera, count in enumerate(counts):
@@ -227,8 +243,8 @@ class _Composite(torch.autograd.Function):
         means2d, opacities, image, alpha = ctx.saved_tensors
         counts, width, height, absgrad = ctx.settings
         v_image, v_alpha = grads[0].contiguous(), grads[1].contiguous()
-        v_means2d, v_conics, v_colors, v_opacities = (torch.empty(shape) for shape in ctx.shapes[:4])
-        v_abs = torch.empty(ctx.shapes[0]) if absgrad else None
+        v_means2d, v_conics, v_colors, v_opacities = (empty(*shape) for shape in ctx.shapes[:4])
+        v_abs = empty(*ctx.shapes[0]) if absgrad else None
         flat_opacities = opacities.view(-1)
         start = 0
         for camera, (count, handle) in enumerate(zip(counts, ctx.handles, strict=True)):

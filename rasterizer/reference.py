@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rasterizer.contract import MAX_ALPHA, MAX_EXTENT_SIGMAS, MIN_ALPHA, MIN_TRANSMITTANCE
-from rasterizer.stages import Projection
+from rasterizer.stages import Coefficients, Projection
 
 
 class ReferenceStages:
@@ -83,9 +83,10 @@ class ReferenceStages:
         return Projection(scatter(radius), scatter(mean2d), scatter(depth), scatter(conic), compensations)
 
     def spherical_harmonics(
-        self, degree: int, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor
+        self, degree: int, means: Tensor, campos: Tensor, coeffs: Coefficients, radii: Tensor
     ) -> Tensor:
         """See `Stages.spherical_harmonics`."""
+        coeffs = torch.cat(coeffs, -2) if isinstance(coeffs, tuple) else coeffs
         bases = (degree + 1) ** 2
         visible = (radii > 0).all(-1)
         finite = coeffs[..., :bases, :].isfinite().all(-1).all(-1)  # [N] or [C, N]

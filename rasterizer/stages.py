@@ -16,6 +16,10 @@ from torch import Tensor
 from rasterizer.contract import TILE_SIZE
 
 
+# SH coefficients [N, K, 3] or [C, N, K, 3]; or, to spare a copy, the pair of [N, 1, 3] and [N, K-1, 3].
+Coefficients = Tensor | tuple[Tensor, Tensor]
+
+
 @dataclass(frozen=True)
 class Projection:
     """Gaussians on the image planes of C cameras; rows with radii 0 are culled and hold zeros.
@@ -59,9 +63,9 @@ class Stages(Protocol):
         ...
 
     def spherical_harmonics(
-        self, degree: int, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor
+        self, degree: int, means: Tensor, campos: Tensor, coeffs: Coefficients, radii: Tensor
     ) -> Tensor:
-        """Colours [C, N, 3] >= 0 from campos [C, 3], coeffs [N, K, 3] or [C, N, K, 3]; 0 where culled."""
+        """Colours [C, N, 3] >= 0 from campos [C, 3] and coefficients; 0 where culled."""
         ...
 
     def composite(
@@ -93,7 +97,7 @@ def rasterize(
     quats: Tensor,
     scales: Tensor,
     opacities: Tensor,
-    colors: Tensor,
+    colors: Coefficients,
     viewmats: Tensor,
     Ks: Tensor,
     width: int,
@@ -139,6 +143,7 @@ def rasterize(
     row_colors: Tensor | None = None
     if render_mode not in ("D", "ED"):
         if sh_degree is None:
+            assert isinstance(colors, Tensor), "only coefficients come as a pair"
             row_colors = colors[None].expand(c, n, colors.shape[-1]) if colors.dim() == 2 else colors
         else:
             campos = torch.inverse(viewmats)[:, :3, 3]

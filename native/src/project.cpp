@@ -230,8 +230,8 @@ void pull_back(const CameraParams &cam, const Projected &o, const F *mean, const
     const F j[6] = {o.j00, zero(), o.j02, zero(), o.j11, o.j12};
     for (int a = 0; a < 3; ++a) {
         for (int k = 0; k < 3; ++k)
-            pose[4 * a + k] += static_cast<double>(sum(keep(seen, vp[a] * mean[k] + j[a] * vt[k] + j[3 + a] * vt[3 + k])));
-        pose[4 * a + 3] += static_cast<double>(sum(vp[a]));
+            add_in_order(pose[4 * a + k], keep(seen, vp[a] * mean[k] + j[a] * vt[k] + j[3 + a] * vt[3 + k]));
+        add_in_order(pose[4 * a + 3], vp[a]);
     }
 }
 } // namespace

@@ -323,4 +323,10 @@ template <int W> inline void store_rows(float *p, int count, const F *columns) {
     for (int i = 0; i < count; ++i)
         for (int k = 0; k < W; ++k) p[i * W + k] = c[k][i];
 }
+// Adds the lanes one by one in double: leaving a Gaussian whose share is 0 out changes no bit.
+inline void add_in_order(double &total, F v) {
+    alignas(64) float lanes[kLanes];
+    store(lanes, v);
+    for (int i = 0; i < kLanes; ++i) total += static_cast<double>(lanes[i]);
+}
 } // namespace fs

@@ -153,3 +153,42 @@ def test_ordered_sum_is_exact_to_double_and_independent_of_threads() -> None:
         float(x.double().sum()), abs=1e-8
     )  # 1e6 doubles of order 1: 1e6 * 1e-16 * 1e2
     assert native.ordered_sum(torch.zeros(0)) == 0.0
+
+
+def test_memory_of_dead_arrays_is_used_again_and_never_while_they_live() -> None:
+    count = native.memory.SMALLEST // 4
+    first = native.empty(count, 2)
+    part = first[1:]  # keeps the memory
+    address = first.data_ptr()
+    first.fill_(1.0)
+    del first
+    other = native.empty(count, 2)
+    assert other.data_ptr() != address
+    other.fill_(2.0)
+    assert bool((part == 1.0).all())
+    del part
+    again = native.empty(2 * count)
+    assert again.data_ptr() == address and again.shape == (2 * count,) and again.dtype == torch.float32
+
+
+def test_memory_that_lies_idle_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = native.memory._Pool()
+    monkeypatch.setattr(native.memory, "_pool", pool)
+    size = native.memory.SMALLEST
+    native.empty(size)  # dies at once
+    assert sum(len(blocks) for blocks in pool.free.values()) == 1
+    for _ in range(native.memory.IDLE):
+        native.empty(2 * size)
+    native.empty(3 * size)  # a size not seen yet: a look at what lies idle
+    assert all(pool.requests - at <= native.memory.IDLE for blocks in pool.free.values() for at, _ in blocks)
+    assert not pool.free[size * 4]
+
+
+def test_small_and_empty_arrays_are_torch_s_own() -> None:
+    assert native.empty(0, 3).shape == (0, 3)
+    assert native.empty(3, 2, dtype=torch.int32).dtype == torch.int32
+
+
+def test_memory_that_the_system_does_not_have_is_said() -> None:
+    with pytest.raises(MemoryError, match="out of memory: .* MiB more are needed"):
+        native.empty(1 << 60)

@@ -28,10 +28,11 @@ void fs_project_forward(int64_t, int64_t, const float *, const float *, const fl
 void fs_project_backward(int64_t, int64_t, const float *, const float *, const float *, const float *, const float *,
                          int, int, float, float, float, const int32_t *, const float *, const float *, const float *,
                          const float *, float *, float *, float *, float *);
-void fs_sh_forward(int64_t, int64_t, int, int64_t, int, const float *, const float *, const float *, const int32_t *,
-                   float *);
-void fs_sh_backward(int64_t, int64_t, int, int64_t, int, const float *, const float *, const float *, const int32_t *,
-                    const float *, const float *, float *, float *, float *);
+void fs_sh_forward(int64_t, int64_t, int, int, const float *, const float *, const float *, int64_t, const float *,
+                   int64_t, const int32_t *, float *);
+void fs_sh_backward(int64_t, int64_t, int, int64_t, int, const float *, const float *, const float *, int64_t,
+                    const float *, int64_t, const int32_t *, const float *, const float *, float *, float *, float *,
+                    float *);
 void *fs_raster_forward(int64_t, int, const float *, const float *, const float *, const float *, const float *,
                         const int32_t *, const float *, int, int, float *, float *);
 int fs_raster_backward(void *, const float *, const float *, const float *, const float *, float *, float *, float *,
@@ -133,7 +134,9 @@ Bits render(const Case &c) {
     keep(all, conics, "conics"), keep(all, compensations, "compensations");
 
     Floats coeffs = r.normals(3 * k * (c.per_camera ? rows : n), 0.5f), colors(3 * rows);
-    fs_sh_forward(c.n, c.cameras, c.degree, static_cast<int64_t>(k), c.per_camera, means, campos, coeffs, radii, colors);
+    const int64_t stride = 3 * static_cast<int64_t>(k);
+    const auto rest = [](float *first) { return first ? first + 3 : nullptr; };
+    fs_sh_forward(c.n, c.cameras, c.degree, c.per_camera, means, campos, coeffs, stride, rest(coeffs), stride, radii, colors);
     keep(all, colors, "colors");
 
     Floats v_means2d(2 * rows), v_conics(3 * rows), v_colors(3 * rows), v_opacities(rows);
@@ -171,8 +174,8 @@ Bits render(const Case &c) {
         }
     }
     Floats v_coeffs(coeffs.n), v_means_sh(3 * n), v_campos(3 * cams);
-    fs_sh_backward(c.n, c.cameras, c.degree, static_cast<int64_t>(k), c.per_camera, means, campos, coeffs, radii, colors,
-                   v_colors, v_coeffs, v_means_sh, v_campos);
+    fs_sh_backward(c.n, c.cameras, c.degree, static_cast<int64_t>(k), c.per_camera, means, campos, coeffs, stride, rest(coeffs), stride,
+                   radii, colors, v_colors, v_coeffs, rest(v_coeffs), v_means_sh, v_campos);
     keep(all, v_coeffs, "v_coeffs"), keep(all, v_means_sh, "v_means of colour"), keep(all, v_campos, "v_campos");
 
     Floats v_depths = clean.normals(rows, 1.0f), v_means(3 * n), v_quats(4 * n), v_scales(3 * n), v_viewmats(16 * cams);

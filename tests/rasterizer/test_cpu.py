@@ -246,3 +246,39 @@ def test_the_bench_scene_agrees_with_the_reference(shared_bench: object) -> None
     # Decisions at the 1/255 threshold may flip where float32 rounds across it; each moves a pixel by < 1/255.
     flips = int((difference > 1e-4).sum())
     assert flips <= 0.002 * difference.numel() and float(difference.max()) < 2 / 255
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("degree", [1, 3])
+def test_a_pair_of_coefficients_is_the_same_as_one_tensor(backend: str, degree: int) -> None:
+    x = random_scene(40, 2).to(torch.float32)
+    weights = torch.linspace(-1, 1, 2 * x.height * x.width * 3).view(2, x.height, x.width, 3)
+    results = []
+    for pair in (False, True):
+        leaf = x.colors.clone().requires_grad_(True)
+        coefficients = (leaf[:, :1], leaf[:, 1:]) if pair else leaf
+        image, _, _ = rasterization(
+            x.means, x.quats, x.scales, x.opacities, coefficients, x.viewmats, x.Ks, x.width, x.height,
+            sh_degree=degree, backend=backend,
+        )  # fmt: skip
+        (image * weights).sum().backward()
+        results.append((image.detach(), leaf.grad))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    assert float(results[1][1][:, 1:4].abs().max()) > 0
+
+
+def test_a_pair_of_wrong_shapes_is_refused() -> None:
+    x = random_scene(4).to(torch.float32)
+    rest = [x.viewmats, x.Ks, x.width, x.height]
+
+    def call(colors: object, degree: int | None = 1) -> None:
+        rasterization(x.means, x.quats, x.scales, x.opacities, colors, *rest, sh_degree=degree, backend="cpu")
+
+    with pytest.raises(ValueError, match="a pair is SH coefficients"):
+        call((x.colors[:, :1], x.colors[:, 1:]), None)
+    with pytest.raises(ValueError, match=r"expected \[N=4, K, 3\].*got \[4, 2, 3\] and \[4, 14, 3\]"):
+        call((x.colors[:, :2], x.colors[:, 2:]))
+    with pytest.raises(ValueError, match="K >= 4"):
+        call((x.colors[:, :1], x.colors[:, 1:3]))
+    with pytest.raises(ValueError, match="expected a tensor, or a pair"):
+        call((x.colors[:, :1],))
