@@ -11,6 +11,7 @@ import ctypes
 import functools
 import math
 import mmap
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,14 +51,15 @@ _pool = _Pool()
 
 
 @functools.cache
-def _block_type(size: int) -> type:
+def _block_type(size: int) -> Any:
     """A ctypes array whose death returns its memory; torch keeps it alive as long as a tensor needs it."""
 
-    class Block((ctypes.c_char * size)):  # type: ignore[misc]
+    class Block(ctypes.c_char * size):  # type: ignore[misc]
+        memory: mmap.mmap | None = None
+
         def __del__(self) -> None:
-            memory = getattr(self, "memory", None)
-            if memory is not None and _pool is not None:  # both may be gone when the interpreter ends
-                _pool.give(size, memory)
+            if self.memory is not None and _pool is not None:  # both may be gone when the interpreter ends
+                _pool.give(size, self.memory)
 
     return Block
 

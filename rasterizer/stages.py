@@ -15,7 +15,6 @@ from torch import Tensor
 
 from rasterizer.contract import TILE_SIZE
 
-
 # SH coefficients [N, K, 3] or [C, N, K, 3]; or, to spare a copy, the pair of [N, 1, 3] and [N, K-1, 3].
 Coefficients = Tensor | tuple[Tensor, Tensor]
 

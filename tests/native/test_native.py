@@ -190,5 +190,5 @@ def test_small_and_empty_arrays_are_torch_s_own() -> None:
 
 
 def test_memory_that_the_system_does_not_have_is_said() -> None:
-    with pytest.raises(MemoryError, match="out of memory: .* MiB more are needed"):
+    with pytest.raises(MemoryError, match=r"out of memory: .* MiB more are needed"):
         native.empty(1 << 60)
