@@ -37,11 +37,11 @@ constexpr int kSlot = 16;   // floats of one gradient record: a cache line
 constexpr int kChunk = 128; // Gaussians that a tile works on at a time
 constexpr int64_t kMaxEntries = int64_t{1} << 31;
 
-// A block is what the compositing loop keeps in registers: kVectors vectors, each of kRows rows.
-constexpr int kVectors = 4;
-constexpr int kBlockW = kLanes >= 8 ? 8 : 4, kRows = kLanes / kBlockW, kBlockH = kRows * kVectors;
-constexpr int kBlockPixels = kLanes * kVectors;
-constexpr int kBlocksX = kTile / kBlockW, kBlocks = kBlocksX * (kTile / kBlockH);
+// A block is what the compositing loop keeps in registers: 4x4 pixels, of which even a small Gaussian
+// fills much, in as many vectors as it takes, of kRows rows each.
+constexpr int kBlock = 4, kBlockPixels = kBlock * kBlock;
+constexpr int kVectors = kBlockPixels / kLanes, kRows = kLanes / kBlock;
+constexpr int kAcross = kTile / kBlock, kBlocks = kAcross * kAcross;
 static_assert(kBlocks <= 16, "the blocks of a tile that a Gaussian touches are 16 bits");
 
 // Memory that keeps its capacity between images and is not cleared.
@@ -333,8 +333,8 @@ void load_chunk(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
 // The least E on a box is 0 where it holds the centre, else on the vertical or horizontal side that
 // faces the centre.
 int cull(Chunk &k, int x, int y) {
-    const F x0 = set1(static_cast<float>(x) + 0.5f), x1 = set1(static_cast<float>(x + kBlockW) - 0.5f);
-    const F y0 = set1(static_cast<float>(y) + 0.5f), y1 = set1(static_cast<float>(y + kBlockH) - 0.5f);
+    const F x0 = set1(static_cast<float>(x) + 0.5f), x1 = set1(static_cast<float>(x + kBlock) - 0.5f);
+    const F y0 = set1(static_cast<float>(y) + 0.5f), y1 = set1(static_cast<float>(y + kBlock) - 0.5f);
     int n = 0;
     for (int i = 0; i < k.n; i += kLanes) {
         const F mx = load(k.mx + i), my = load(k.my + i), a = load(k.a + i), b = load(k.b + i), c2 = load(k.c2 + i);
@@ -357,8 +357,8 @@ struct Lanes {
 Lanes lanes() {
     alignas(64) float x[kLanes], y[kLanes];
     for (int i = 0; i < kLanes; ++i) {
-        x[i] = static_cast<float>(i % kBlockW) + 0.5f;
-        y[i] = static_cast<float>(i / kBlockW) + 0.5f;
+        x[i] = static_cast<float>(i % kBlock) + 0.5f;
+        y[i] = static_cast<float>(i / kBlock) + 0.5f;
     }
     return {load(x), load(y)};
 }
@@ -388,13 +388,13 @@ struct Place {
 };
 
 Place place(const State &s, int tile, int block) {
-    return {tile % s.tiles_x * kTile + block % kBlocksX * kBlockW, tile / s.tiles_x * kTile + block / kBlocksX * kBlockH};
+    return {tile % s.tiles_x * kTile + block % kAcross * kBlock, tile / s.tiles_x * kTile + block / kAcross * kBlock};
 }
 
 // Copies `columns` pixels of NC floats to pixels of `channels` <= NC floats.
 template <int NC> void copy_row(float *to, const float *from, int columns, int channels) {
-    if (columns == kBlockW && channels == NC) {
-        std::memcpy(to, from, sizeof(float) * kBlockW * NC);
+    if (columns == kBlock && channels == NC) {
+        std::memcpy(to, from, sizeof(float) * kBlock * NC);
         return;
     }
     for (int x = 0; x < columns; ++x)
@@ -477,14 +477,14 @@ template <int NC> void forward_tile(State &s, int tile, const float *background,
     for (int block = 0; block < kBlocks; ++block) {
         const Place at = place(s, tile, block);
         const Pixels<NC> &p = px[block];
-        const int rows = std::min(kBlockH, s.height - at.y), columns = std::min(kBlockW, s.width - at.x);
+        const int rows = std::min(kBlock, s.height - at.y), columns = std::min(kBlock, s.width - at.x);
         for (int y = 0; y < rows; ++y) {
             const int64_t first = static_cast<int64_t>(at.y + y) * s.width + at.x;
-            alignas(64) float t[kBlockW], opaque[kBlockW], out[kBlockW * NC];
-            for (int x = 0; x < kBlockW; ++x) t[x] = std::fabs(p.t[y * kBlockW + x]), opaque[x] = 1.0f - t[x];
+            alignas(64) float t[kBlock], opaque[kBlock], out[kBlock * NC];
+            for (int x = 0; x < kBlock; ++x) t[x] = std::fabs(p.t[y * kBlock + x]), opaque[x] = 1.0f - t[x];
             for (int c = 0; c < NC; ++c) {
                 const float behind = background && c < s.channels ? background[c] : 0.0f;
-                for (int x = 0; x < kBlockW; ++x) out[x * NC + c] = p.color[c][y * kBlockW + x] + t[x] * behind;
+                for (int x = 0; x < kBlock; ++x) out[x * NC + c] = p.color[c][y * kBlock + x] + t[x] * behind;
             }
             copy_row<1>(&s.transmittance[static_cast<size_t>(first)], t, columns, 1);
             copy_row<1>(alpha + first, opaque, columns, 1);
@@ -530,8 +530,8 @@ void backward_block(State &s, const Chunk &k, int n, uint32_t begin, Place at, u
             }
         }
         // dy = first + kRows v: sums of s, v s and v^2 s over v give those of s, s dy and s dy^2.
-        F s0 = share[0] + share[1], s1 = share[1], s2 = share[1];
-        for (int v = 2; v < kVectors; ++v) {
+        F s0 = share[0], s1 = zero(), s2 = zero();
+        for (int v = 1; v < kVectors; ++v) {
             s0 = s0 + share[v];
             s1 = fma(set1(static_cast<float>(v)), share[v], s1);
             s2 = fma(set1(static_cast<float>(v * v)), share[v], s2);
@@ -564,18 +564,18 @@ void backward_tile(State &s, int tile, const float *color, const float *v_color,
         std::fill(p.t, p.t + kBlockPixels, 1.0f);
         std::fill(p.q, p.q + kBlockPixels, 0.0f);
         for (int c = 0; c < NC; ++c) std::fill(p.color[c], p.color[c] + kBlockPixels, 0.0f);
-        const int rows = std::min(kBlockH, s.height - at.y), columns = std::min(kBlockW, s.width - at.x);
+        const int rows = std::min(kBlock, s.height - at.y), columns = std::min(kBlock, s.width - at.x);
         for (int y = 0; y < rows; ++y) {
             const int64_t first = static_cast<int64_t>(at.y + y) * s.width + at.x;
             const float *t = &s.transmittance[static_cast<size_t>(first)], *va = v_alpha + first;
             const float *rgb = color + first * s.channels, *v = v_color + first * s.channels;
-            float *q = p.q + y * kBlockW;
+            float *q = p.q + y * kBlock;
             // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
-            if (columns == kBlockW && s.channels == NC) {
-                for (int x = 0; x < kBlockW; ++x) q[x] = -t[x] * va[x];
+            if (columns == kBlock && s.channels == NC) {
+                for (int x = 0; x < kBlock; ++x) q[x] = -t[x] * va[x];
                 for (int c = 0; c < NC; ++c)
-                    for (int x = 0; x < kBlockW; ++x) {
-                        p.color[c][y * kBlockW + x] = v[x * NC + c];
+                    for (int x = 0; x < kBlock; ++x) {
+                        p.color[c][y * kBlock + x] = v[x * NC + c];
                         q[x] += rgb[x * NC + c] * v[x * NC + c];
                     }
                 continue;
@@ -583,7 +583,7 @@ void backward_tile(State &s, int tile, const float *color, const float *v_color,
             for (int x = 0; x < columns; ++x) {
                 q[x] = -t[x] * va[x];
                 for (int c = 0; c < s.channels; ++c) {
-                    p.color[c][y * kBlockW + x] = v[x * s.channels + c];
+                    p.color[c][y * kBlock + x] = v[x * s.channels + c];
                     q[x] += rgb[x * s.channels + c] * v[x * s.channels + c];
                 }
             }
