@@ -91,6 +91,8 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
     ):
         tracker.message(describe(config, scene, gaussians, backend))
         for iteration in range(first + 1, config.iterations + 1):
+            if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
+                densifier.refine(iteration - 1, gaussians, optimizer)
             set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
             view = views[state.sampler.next()]
             background = choose_background(config, state.generator).to(device)
@@ -117,7 +119,6 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
             densifier.collect(render.info)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            densifier.refine(iteration, gaussians, optimizer)
             state.iteration = iteration
 
             tracker.losses(iteration, terms)

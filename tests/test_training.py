@@ -1,6 +1,6 @@
 """train.py and render.py end to end on a small synthetic scene: results, exactness, and what users get wrong.
 
-Not checked here: quality on real photographs (docs/quality.md says how that is measured).
+Not checked here: quality on real photographs, which takes minutes per scene.
 """
 
 from __future__ import annotations
@@ -22,13 +22,23 @@ import render
 import train
 from engine import load_checkpoint
 from errors import UserError
+from gaussian_model import load_ply
 
 ROOT = Path(__file__).resolve().parent.parent
 # Short, but with densification, a reset, a new SH degree, and random draws of every kind in it.
 SHORT = [
     *("--eval", "--config", "quick", "--iterations", "40", "--quiet", "--checkpoint_every", "20"),
     *("--densify.start", "5", "--densify.every", "6", "--densify.stop", "35", "--densify.reset_every", "18"),
-    *("--optim.sh_degree_interval", "10", "--densify.max_gaussians", "3000", "--model.background", "random"),
+    *(
+        "--save_iterations",
+        "18",
+        "--optim.sh_degree_interval",
+        "10",
+        "--densify.max_gaussians",
+        "3000",
+        "--model.background",
+        "random",
+    ),
 ]
 
 
@@ -86,6 +96,11 @@ def test_densification_and_reset_really_happened(trained: Path) -> None:
     assert 800 < len(middle["means"]) <= 3000 and 800 < len(end["means"]) <= 3000  # grown, within the limit
     # the reset at 18 cut every opacity to 0.01: two iterations later none can be far above it
     assert float(torch.sigmoid(middle["opacities"]).max()) < 0.05
+
+
+def test_what_is_saved_at_the_iteration_of_a_reset_is_the_model_before_it(trained: Path) -> None:
+    saved = load_ply(trained / "point_cloud" / "iteration_18" / "point_cloud.ply")
+    assert float(saved.linear_opacities().max()) > 0.1  # what they start at; after a reset they are 0.01
 
 
 def test_same_seed_gives_the_same_bits_for_any_number_of_threads(

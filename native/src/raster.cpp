@@ -1,8 +1,9 @@
 // Tile rasterizer: binning, front-to-back compositing, and its gradient.
 //
-// Per image: Gaussians are sorted by depth once; a count, a prefix sum and a fill in that order give
-// every 16x16 tile its list, already sorted. A tile keeps its pixels in structure-of-arrays form and
-// takes one Gaussian at a time, rows clipped to the ellipse where alpha reaches 1/255.
+// Per image: Gaussians are sorted by depth once; going through them in that order gives every 16x16
+// tile its list, already sorted. A tile takes its list in chunks: for each of its blocks of 4x4 pixels
+// it lists the Gaussians of the chunk whose ellipse (where alpha reaches 1/255) touches the block, then
+// composites them with the block's pixels in registers, and notes which ones contributed.
 //
 // The exponent is evaluated as E = u^2 + c2 dy^2 with u = a dx + b dy (base 2): a sum of squares, so
 // that it neither cancels nor turns negative for long thin Gaussians.
@@ -11,8 +12,9 @@
 // to FS_MIN_TRANSMITTANCE, T is stored negated: the pixel is done, and |T| is what is left.
 //
 // Backward goes front to back as well: Q is the part of dL/d(pixel) that later contributions and the
-// background make up, one number per pixel. Gradients are written to one slot per (Gaussian, tile) and
-// summed per Gaussian in slot order: the same bits for any number of threads.
+// background make up, one number per pixel. It visits the blocks that the forward pass noted. Gradients
+// are summed in one slot per (Gaussian, tile), then per Gaussian in slot order: the same bits for any
+// number of threads.
 #include "api.h"
 #include "pool.h"
 #include "simd.h"
@@ -704,6 +706,9 @@ extern "C" int fs_raster_backward(void *handle, const float *opacities, const fl
     });
     return 0;
 }
+
+// The (Gaussian, tile) overlaps of the image that the handle stands for.
+extern "C" int64_t fs_raster_overlaps(const void *handle) { return static_cast<const State *>(handle)->entries; }
 
 extern "C" void fs_raster_free(void *handle) {
     State *s = static_cast<State *>(handle);

@@ -75,7 +75,8 @@ static inline F exp2_approx(F x) {
     p = fma(p, f, set1(0x1.fffffep-1f));
     return {_mm512_scalef_ps(p.v, x.v)};
 }
-// Sums of 12 vectors as one vector: lane k holds sum(v[k]); lanes 12 to 15 are not defined.
+#define FS_SUM12
+// Sums of 12 vectors: out[k] = sum(v[k]); 16 floats are written, of which the last 4 mean nothing.
 static inline void sum12(const F *v, float *out) {
     __m512 h[6], q[3];
     for (int i = 0; i < 6; ++i) { // pairs: lower halves of a, then of b
@@ -144,6 +145,14 @@ static inline float sum(F a) {
     q = _mm_add_ss(q, _mm_movehdup_ps(q));
     return _mm_cvtss_f32(q);
 }
+#define FS_SUM12
+static inline void sum12(const F *v, float *out) { // see the AVX-512 one
+    for (int i = 0; i < 12; i += 4) {
+        const __m256 h = _mm256_hadd_ps(_mm256_hadd_ps(v[i].v, v[i + 1].v), _mm256_hadd_ps(v[i + 2].v, v[i + 3].v));
+        _mm_store_ps(out + i, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+    }
+    _mm_store_ps(out + 12, _mm_setzero_ps());
+}
 static inline F round_nearest(F a) { return {_mm256_round_ps(a.v, 8)}; }
 static inline F scale_by_pow2(F a, F n) { // a near 1, n in [-126, 126]: adds n to the exponent
     __m256i i = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
@@ -203,6 +212,12 @@ static inline F keep(M m, F a) {
     return {vreinterpretq_f32_u32(vandq_u32(m.v, vreinterpretq_u32_f32(a.v)))};
 }
 static inline float sum(F a) { return vaddvq_f32(a.v); }
+#define FS_SUM12
+static inline void sum12(const F *v, float *out) { // see the AVX-512 one
+    for (int i = 0; i < 12; i += 4)
+        vst1q_f32(out + i, vpaddq_f32(vpaddq_f32(v[i].v, v[i + 1].v), vpaddq_f32(v[i + 2].v, v[i + 3].v)));
+    vst1q_f32(out + 12, vdupq_n_f32(0));
+}
 static inline F round_nearest(F a) { return {vrndnq_f32(a.v)}; }
 static inline F scale_by_pow2(F a, F n) {
     int32x4_t i = vshlq_n_s32(vcvtnq_s32_f32(n.v), 23);
@@ -288,7 +303,8 @@ static inline F exp2_approx(F x) {
     p = fma(p, f, set1(0x1.000002p+0f));
     return scale_by_pow2(p, n);
 }
-// Sums of 12 vectors: out[k] = sum(v[k]); 16 floats are written, of which the last 4 are 0.
+#endif
+#ifndef FS_SUM12
 static inline void sum12(const F *v, float *out) {
     for (int i = 0; i < 12; ++i) out[i] = sum(v[i]);
     for (int i = 12; i < 16; ++i) out[i] = 0.0f;

@@ -1,0 +1,126 @@
+"""A whole training iteration by stage, as train.py runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import losses.image
+import native
+import rasterizer.cpu
+from benchmarks.inputs import Inputs, generate_inputs
+from benchmarks.measure import Stopwatch, Timing
+from gaussian_model import DensifyConfig, GaussianAdam, Gaussians, OptimConfig, build_densifier, load_ply
+from losses import LossConfig, Objective
+from scene import Camera, SceneConfig, load_scene
+
+WARM_UP = 3
+
+
+class TrainingIteration:
+    """Render, loss, backward, statistics, Adam: the stages of train.py, each one timed."""
+
+    def __init__(self, gaussians: Gaussians, extent: float) -> None:
+        self.gaussians = gaussians
+        self.optimizer = GaussianAdam(gaussians, OptimConfig(), extent)
+        self.objective = Objective(LossConfig())
+        self.densifier = build_densifier(DensifyConfig(), extent, torch.Generator())
+        self.background = torch.zeros(3)
+        self.stages = Stopwatch()
+
+    def __call__(self, camera: Camera, image: Tensor, weight: Tensor | None = None) -> None:
+        """Trains on one view."""
+        gaussians, time = self.gaussians, self.stages.time
+        with time("all"):
+            with time("forward"):
+                render = gaussians.render(camera, background=self.background, depth=None, backend="cpu")
+            render.info["means2d"].retain_grad()
+            with time("loss"):
+                terms = self.objective(
+                    render, image, weight, linear_scales=gaussians.linear_scales,
+                    linear_opacities=gaussians.linear_opacities,
+                )  # fmt: skip
+            with time("backward"):
+                torch.stack(list(terms.values())).sum().backward()
+            with time("statistics"):
+                self.densifier.collect(render.info)
+            with time("adam"):
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+
+
+def resample(gaussians: Gaussians, count: int, seed: int = 0) -> Gaussians:
+    """`count` Gaussians of the same scene: a random subset, or copies that have moved by their own size.
+
+    Sizes are scaled so that the sum of the areas stays.
+    """
+    g = torch.Generator().manual_seed(seed)
+    n = len(gaussians)
+    values = {key: value.detach() for key, value in gaussians.params.items()}
+    rows = torch.randperm(n, generator=g)[:count].sort().values if count <= n else torch.arange(count) % n
+    chosen = {key: value[rows].clone() for key, value in values.items()}
+    if count > n:
+        copies = (torch.arange(count) >= n)[:, None]
+        chosen["means"] += copies * torch.randn(count, 3, generator=g) * chosen["scales"].exp()
+    chosen["scales"] += 0.5 * torch.log(torch.tensor(n / count))
+    return Gaussians.from_tensors(chosen)
+
+
+def as_gaussians(inputs: Inputs, degree: int = 3) -> Gaussians:
+    """The generated Gaussians as a model of some SH degree."""
+    return Gaussians.from_tensors(
+        {
+            "means": inputs.means,
+            "quats": inputs.quats,
+            "scales": inputs.scales.log(),
+            "opacities": torch.logit(inputs.opacities),
+            "sh0": inputs.colors[:, None],
+            "shN": torch.zeros(len(inputs), (degree + 1) ** 2 - 1, 3),
+        }
+    )
+
+
+def measure_iteration(
+    source: Path, model: Path, views: int, count: int, threads: int, repetitions: int
+) -> dict[str, Any]:
+    """Stages of an iteration of `count` Gaussians (resampled from `model`) on a scene's training views."""
+    native.set_threads(threads)
+    scene = load_scene(source, SceneConfig(eval=True, n_views=views))
+    iteration = TrainingIteration(resample(load_ply(model), count), scene.extent)
+    kernels = Stopwatch()
+    original = rasterizer.cpu.call, losses.image.call
+    rasterizer.cpu.call = losses.image.call = kernels.kernel_caller(native.call)
+    try:
+        for index in range(repetitions + WARM_UP):
+            if index == WARM_UP:
+                iteration.stages.seconds.clear()
+                kernels.seconds.clear()
+            view = scene.train[index % len(scene.train)]
+            iteration(view.camera, view.image(iteration.background), view.weight())
+    finally:
+        rasterizer.cpu.call, losses.image.call = original
+    camera = scene.train[0].camera
+    return {
+        "scene": source.name,
+        "views": len(scene.train),
+        "gaussians": count,
+        "pixels": f"{camera.width}x{camera.height}",
+        "threads": threads,
+        **iteration.stages.timings(),
+        "kernels": kernels.timings(),
+    }
+
+
+def measure_fixed_cost(threads: int, repetitions: int) -> dict[str, Any]:
+    """An iteration with nothing to do (8 Gaussians, 16x16 pixels): Python, autograd, waking threads."""
+    native.set_threads(threads)
+    inputs = generate_inputs(8, 16, 16)
+    iteration = TrainingIteration(as_gaussians(inputs), 1.0)
+    camera, image = Camera(inputs.viewmats[0], inputs.Ks[0], 16, 16), torch.rand(16, 16, 3)
+    for _ in range(repetitions + 10 * WARM_UP):
+        iteration(camera, image)
+    timing = Timing.of(iteration.stages.seconds["all"][10 * WARM_UP :])
+    return {"gaussians": 8, "pixels": "16x16", "threads": threads, "all": timing}

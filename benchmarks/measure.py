@@ -1,0 +1,116 @@
+"""Repeated timing, and what the machine is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import native
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds over repetitions."""
+
+    median: float
+    minimum: float
+    maximum: float
+    repetitions: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Timing:
+        """From durations in seconds (at least one)."""
+        scaled = [1e3 * s for s in seconds]
+        return cls(statistics.median(scaled), min(scaled), max(scaled), len(scaled))
+
+    def __str__(self) -> str:
+        return f"{self.median:.1f} ({self.minimum:.1f}-{self.maximum:.1f})"
+
+
+@dataclass
+class Stopwatch:
+    """Durations by name, of whatever is wrapped or timed with it."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Adds the duration of the block to `name`."""
+        start = time.perf_counter()
+        yield
+        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+
+    def kernel_caller(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`native.call`, timed under the kernel's name without its prefix."""
+
+        def timed(name: str, *arguments: Any) -> Any:
+            with self.time(name.removeprefix("fs_")):
+                return call(name, *arguments)
+
+        return timed
+
+    def timings(self) -> dict[str, Timing]:
+        """What was measured so far."""
+        return {name: Timing.of(values) for name, values in self.seconds.items()}
+
+
+def repeat(work: Callable[[], Any], repetitions: int, warm_up: int = 3) -> tuple[Timing, Timing]:
+    """Wall-clock and CPU time (all threads) of a call."""
+    wall, cpu = [], []
+    for index in range(warm_up + repetitions):
+        cpu_start, start = time.process_time(), time.perf_counter()
+        work()
+        if index >= warm_up:
+            wall.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - cpu_start)
+    return Timing.of(wall), Timing.of(cpu)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        model = names[0] if names else model
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "simd": native.simd_name(),
+        "load_before": round(load, 2),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def plain(value: Any) -> Any:
+    """The value with every Timing as a dictionary, for JSON."""
+    if isinstance(value, Timing):
+        return {key: round(number, 4) for key, number in asdict(value).items()}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as aligned columns."""
+    if not rows:
+        return "(nothing)"
+    heads = list(rows[0])
+    cells = [heads, *([str(row.get(head, "")) for head in heads] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in cells)

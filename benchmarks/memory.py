@@ -1,0 +1,59 @@
+"""Peak memory of training iterations, each case in a process of its own.
+
+    python -m benchmarks.memory GAUSSIANS WIDTH THREADS
+
+prints the process's peak in GiB before and after three iterations at SH degree 3.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+import native
+from benchmarks.inputs import generate_inputs
+from benchmarks.iterating import TrainingIteration, as_gaussians
+from engine.memory import peak_memory_gib
+from scene import Camera
+
+
+def measure_memory(cases: list[tuple[int, int]], threads: int) -> list[dict[str, Any]]:
+    """Peak of (Gaussians, width) each; images are three quarters as high as they are wide."""
+    rows = []
+    for count, width in cases:
+        command = [sys.executable, "-m", "benchmarks.memory", str(count), str(width), str(threads)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        before, peak = (float(word) for word in done.stdout.split())
+        rows.append(
+            {
+                "gaussians": count,
+                "pixels": f"{width}x{round(width * 0.75)}",
+                "peak_gib": round(peak, 3),
+                "before_gib": round(before, 3),
+                "bytes_per_gaussian": round((peak - before) * 2**30 / count),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Three iterations on one view."""
+    count, width, threads = (int(word) for word in sys.argv[1:])
+    native.set_threads(threads)
+    native.simd_name()
+    before = peak_memory_gib()
+    inputs = generate_inputs(count, width, round(width * 0.75))
+    iteration = TrainingIteration(as_gaussians(inputs), 1.0)
+    camera = Camera(inputs.viewmats[0], inputs.Ks[0], inputs.width, inputs.height)
+    del inputs
+    image = torch.rand(camera.height, camera.width, 3)
+    for _ in range(3):
+        iteration(camera, image)
+    print(before, peak_memory_gib())
+
+
+if __name__ == "__main__":
+    main()
