@@ -41,6 +41,7 @@ from engine import (
     save_checkpoint,
     seed_everything,
 )
+from errors import UserError
 from evaluation import Report, evaluate, load_perceptual, write_report
 from gaussian_model import (
     GaussianAdam,
@@ -176,6 +177,11 @@ def start(config: Config, scene: Scene, output: OutputFolder, device: torch.devi
     last = latest_checkpoint(output.checkpoints) if config.resume else None
     if last is not None:
         restore(state, load_checkpoint(last))
+        if state.iteration > config.iterations:
+            raise UserError(
+                f"--iterations: the run in {output.path} is at iteration {state.iteration} already, "
+                f"got {config.iterations}: expected a higher number"
+            )
     else:
         save_ply(output.input_ply, gaussians)
         write_cameras_json(output.cameras, [*scene.train, *scene.test])

@@ -7,6 +7,7 @@ line; so parsing gives a `Parsed`, whose `resolve` takes the number of training 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ from configs.values import walk
 from errors import UserError
 
 _SHORT = {"-r": "--resolution"}  # 3DGS habit; the other short names are declared in the schema
+# What a resumed run may change: where and how it runs and what it shows, and how long.
+_MAY_CHANGE = {
+    *("source_path", "model_path", "resume", "overwrite", "iterations", "backend", "threads", "quiet"),
+    *("test_iterations", "save_iterations", "checkpoint_iterations", "checkpoint_every", "keep_checkpoints"),
+    *("log_every", "config"),
+}
 _DESCRIPTION = """Train 3D Gaussians on the photographs of a scene.
 
 Example: python train.py -s scenes/garden -m output/garden --eval --config quick
@@ -96,7 +103,26 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Parsed:
         model = _default_output(source)
     config = dataclasses.replace(config, source_path=source, model_path=model)
     config.scene.check()
+    if config.resume and base is not None:
+        _check_unchanged(base, config)
     return Parsed(config, frozenset(given), args, base)
+
+
+def _check_unchanged(saved: Config, config: Config) -> None:
+    """Refuses options that would make the rest of a run another training than its beginning.
+
+    The scene's are left to the checkpoint, which knows the views that the run was trained on.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    for path, _ in walk(Config):
+        before, now = (functools.reduce(getattr, path.split("."), whole) for whole in (saved, config))
+        if path not in _MAY_CHANGE and not path.startswith("scene.") and now != before:
+            raise ConfigError(
+                f"--resume: --{path} is {before} in the run in {config.model_path}, got {now}: leave it "
+                "out (a resumed run keeps its options), or start anew in another -m."
+            )
 
 
 def _default_output(source: Path) -> Path:

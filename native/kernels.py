@@ -18,27 +18,32 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "fs_set_threads": ([c_int], None),
     "fs_get_threads": ([], c_int),
     "fs_sum": ([c_int64, _P], c_double),
-    "fs_adam_step": ([c_int64, _P, _P, _P, _P, c_double, c_double, c_double, c_double, c_int64], None),
+    "fs_adam_step": ([c_int64, _P, _P, _P, _P, c_double, c_double, c_double, c_double, c_int64], c_int),
     "fs_project_forward": (
         [c_int64, c_int64, *[_P] * 6, c_int, c_int, *[c_float] * 4, c_int, *[_P] * 5],
-        None,
+        c_int,
     ),
     "fs_project_backward": (
         [c_int64, c_int64, *[_P] * 5, c_int, c_int, *[c_float] * 3, *[_P] * 9],
-        None,
+        c_int,
     ),
-    "fs_sh_forward": ([c_int64, c_int64, c_int, c_int, _P, _P, _P, c_int64, _P, c_int64, _P, _P], None),
+    "fs_sh_forward": ([c_int64, c_int64, c_int, c_int, _P, _P, _P, c_int64, _P, c_int64, _P, _P], c_int),
     "fs_sh_backward": (
         [c_int64, c_int64, c_int, c_int64, c_int, _P, _P, _P, c_int64, _P, c_int64, *[_P] * 7],
-        None,
+        c_int,
     ),
     "fs_raster_forward": ([c_int64, c_int, *[_P] * 7, c_int, c_int, _P, _P], _P),
     "fs_raster_backward": ([*[_P] * 10], c_int),
     "fs_raster_overlaps": ([_P], c_int64),
     "fs_raster_free": ([_P], None),
-    "fs_image_loss_forward": ([c_int, c_int, *[_P] * 5], None),
-    "fs_image_loss_backward": ([c_int, c_int, *[_P] * 4, c_float, c_float, _P], None),
+    "fs_image_loss_forward": ([c_int, c_int, *[_P] * 5], c_int),
+    "fs_image_loss_backward": ([c_int, c_int, *[_P] * 4, c_float, c_float, _P], c_int),
 }
+
+
+# The functions whose result says whether memory sufficed; the rasterizer's callers say more themselves.
+_STATUS = {name for name, (_, result) in _SIGNATURES.items() if result is c_int}
+_STATUS -= {"fs_get_threads", "fs_raster_backward"}
 
 
 @functools.cache
@@ -66,9 +71,13 @@ def call(name: str, *arguments: Any) -> Any:
 
     Raises:
         ValueError: a tensor is not dense or not on the CPU.
+        MemoryError: the kernel ran out of memory.
     """
     values = [_address(a) if isinstance(a, Tensor) else a for a in arguments]
-    return getattr(library(), name)(*values)
+    result = getattr(library(), name)(*values)
+    if result and name in _STATUS:
+        raise MemoryError(f"{name.removeprefix('fs_')} ran out of memory")
+    return result
 
 
 def _address(tensor: Tensor) -> int:

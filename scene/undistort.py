@@ -38,7 +38,7 @@ MAX_OFF_CENTRE = 10.0
 """Image sizes by which the principal point may lie outside: crops and shifted lenses stay far below, and
 beyond it float32 rays are nearly parallel and show nothing of the scene."""
 
-_MAX_PIXELS = 1e8  # longest focal length: beyond any lens, within float32
+_MIN_PIXELS, _MAX_PIXELS = 1e-3, 1e8  # focal lengths: beyond any lens, within float32
 _BORDER = 256  # samples along each side of the photograph
 _GRID = 65  # samples along each side of the pinhole image when it is checked
 _SHRINK = 0.98  # per attempt, where the first rectangle shows something that the lens cannot
@@ -177,7 +177,7 @@ def _parameters(camera: pycolmap.Camera) -> str:
 
 def _check_lens(camera: pycolmap.Camera, own: Array, label: str) -> None:
     """Refuses focal lengths and principal points that no lens has, NaN included."""
-    if not (0 < own[0, 0] < _MAX_PIXELS and 0 < own[1, 1] < _MAX_PIXELS):
+    if not (_MIN_PIXELS < own[0, 0] < _MAX_PIXELS and _MIN_PIXELS < own[1, 1] < _MAX_PIXELS):
         raise SceneError(
             f"{label}: expected focal lengths above 0, got the parameters {_parameters(camera)}; "
             "run COLMAP again"

@@ -3,48 +3,60 @@
 #include "api.h"
 #include "pool.h"
 
+#include <algorithm>
 #include <cmath>
 
-extern "C" void fs_adam_step(int64_t n, float *__restrict param, const float *__restrict grad,
+extern "C" int fs_adam_step(int64_t n, float *__restrict param, const float *__restrict grad,
                              float *__restrict exp_avg, float *__restrict exp_avg_sq, double lr, double beta1,
                              double beta2, double eps, int64_t step) {
-    const double correction1 = 1.0 - std::pow(beta1, static_cast<double>(step));
-    const double correction2 = 1.0 - std::pow(beta2, static_cast<double>(step));
-    const float step_size = static_cast<float>(lr / correction1);
-    const float inv_sqrt2 = static_cast<float>(1.0 / std::sqrt(correction2));
-    const float b1 = static_cast<float>(beta1), c1 = static_cast<float>(1.0 - beta1);
-    const float b2 = static_cast<float>(beta2), c2 = static_cast<float>(1.0 - beta2);
-    const float e = static_cast<float>(eps);
-    fs::parallel_blocks(n, 1 << 14, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            const float g = grad[i];
-            const float m = b1 * exp_avg[i] + c1 * g;
-            const float v = b2 * exp_avg_sq[i] + c2 * g * g;
-            exp_avg[i] = m;
-            exp_avg_sq[i] = v;
-            param[i] -= step_size * m / (std::sqrt(v) * inv_sqrt2 + e);
-        }
+    return fs::status_of([&] {
+        const double correction1 = 1.0 - std::pow(beta1, static_cast<double>(step));
+        const double correction2 = 1.0 - std::pow(beta2, static_cast<double>(step));
+        const float step_size = static_cast<float>(lr / correction1);
+        const float inv_sqrt2 = static_cast<float>(1.0 / std::sqrt(correction2));
+        const float b1 = static_cast<float>(beta1), c1 = static_cast<float>(1.0 - beta1);
+        const float b2 = static_cast<float>(beta2), c2 = static_cast<float>(1.0 - beta2);
+        const float e = static_cast<float>(eps);
+        fs::parallel_blocks(n, 1 << 14, [&](int64_t begin, int64_t end) {
+            float *__restrict p = param, *__restrict first = exp_avg, *__restrict second = exp_avg_sq;
+            const float *__restrict slope = grad;
+            for (int64_t i = begin; i < end; ++i) {
+                const float g = slope[i];
+                const float m = b1 * first[i] + c1 * g;
+                const float v = b2 * second[i] + c2 * g * g;
+                first[i] = m;
+                second[i] = v;
+                p[i] -= step_size * m / (std::sqrt(v) * inv_sqrt2 + e);
+            }
+        });
     });
 }
 
+namespace {
+double sum_of_block(const float *x, int64_t begin, int64_t end) {
+    double lanes[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    int64_t i = begin;
+    for (; i + 8 <= end; i += 8)
+        for (int k = 0; k < 8; ++k) lanes[k] += static_cast<double>(x[i + k]);
+    for (; i < end; ++i) lanes[0] += static_cast<double>(x[i]);
+    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+}
+} // namespace
+
 // Sum of n floats in double, over fixed blocks: the same bits for any number of threads.
 extern "C" double fs_sum(int64_t n, const float *x) {
-    constexpr int64_t grain = 1 << 14;
-    const int64_t blocks = (n + grain - 1) / grain;
-    if (blocks <= 0) return 0.0;
-    double *partial = new double[static_cast<size_t>(blocks)];
-    fs::parallel_for(blocks, [&](int64_t b) {
-        const int64_t begin = b * grain, end = begin + grain < n ? begin + grain : n;
-        double lanes[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        int64_t i = begin;
-        for (; i + 8 <= end; i += 8)
-            for (int k = 0; k < 8; ++k) lanes[k] += static_cast<double>(x[i + k]);
-        for (; i < end; ++i) lanes[0] += static_cast<double>(x[i]);
-        partial[b] = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
-    });
-    double s = 0.0;
-    for (int64_t b = 0; b < blocks; ++b) s += partial[b];
-    delete[] partial;
+    constexpr int64_t grain = 1 << 14, wave = 256; // blocks of one wave; their sums need no memory to be asked for
+    double s = 0.0, partial[wave];
+    for (int64_t first = 0; first < n; first += wave * grain) {
+        const int64_t blocks = std::min<int64_t>(wave, (n - first + grain - 1) / grain);
+        const auto work = [&](int64_t b) {
+            const int64_t begin = first + b * grain;
+            partial[b] = sum_of_block(x, begin, std::min(n, begin + grain));
+        };
+        if (fs::status_of([&] { fs::parallel_for(blocks, work); }))
+            for (int64_t b = 0; b < blocks; ++b) work(b);
+        for (int64_t b = 0; b < blocks; ++b) s += partial[b];
+    }
     return s;
 }
 

@@ -70,99 +70,103 @@ void expand_weights(const float *weight, int width, float *out) {
 // sums: [sum w |a - b|, sum w ssim, sum w over pixels and channels]. maps [3, H, W, 3] receives
 // w dssim/d(mean a), w dssim/d(mean a^2), w dssim/d(mean a b) for the backward pass; it may be null.
 // weight [H, W] may be null (all ones).
-extern "C" void fs_image_loss_forward(int width, int height, const float *image, const float *target,
+extern "C" int fs_image_loss_forward(int width, int height, const float *image, const float *target,
                                       const float *weight, float *maps, double *sums) {
-    const int length = width * kChannels;
-    const int64_t plane = static_cast<int64_t>(height) * length;
-    std::vector<double> rows(static_cast<size_t>(height) * 3, 0.0);
-    parallel_blocks(height, 8, [&](int64_t begin, int64_t end) {
-        Row ma(length), mb(length), maa(length), mbb(length), mab(length);
-        std::vector<float> w(static_cast<size_t>(length));
-        for (int64_t y = begin; y < end; ++y) {
-            expand_weights(weight ? weight + y * width : nullptr, width, w.data());
-            const int k0 = y < kRadius ? kRadius - static_cast<int>(y) : 0;
-            const int k1 = y + kRadius >= height ? height - 1 - static_cast<int>(y) + kRadius : kTaps - 1;
-            for (int i = 0; i < length; i += kLanes) {
-                const int left = length - i;
-                F a1 = zero(), b1 = zero(), aa = zero(), bb = zero(), ab = zero();
-                for (int k = k0; k <= k1; ++k) {
-                    const int64_t at = (y + k - kRadius) * length + i;
-                    const F g = set1(window.g[k]), a = load_part(image + at, left), b = load_part(target + at, left);
-                    const F ga = g * a, gb = g * b;
-                    a1 = a1 + ga, b1 = b1 + gb;
-                    aa = fma(ga, a, aa), bb = fma(gb, b, bb), ab = fma(ga, b, ab);
+    return fs::status_of([&] {
+        const int length = width * kChannels;
+        const int64_t plane = static_cast<int64_t>(height) * length;
+        std::vector<double> rows(static_cast<size_t>(height) * 3, 0.0);
+        parallel_blocks(height, 8, [&](int64_t begin, int64_t end) {
+            Row ma(length), mb(length), maa(length), mbb(length), mab(length);
+            std::vector<float> w(static_cast<size_t>(length));
+            for (int64_t y = begin; y < end; ++y) {
+                expand_weights(weight ? weight + y * width : nullptr, width, w.data());
+                const int k0 = y < kRadius ? kRadius - static_cast<int>(y) : 0;
+                const int k1 = y + kRadius >= height ? height - 1 - static_cast<int>(y) + kRadius : kTaps - 1;
+                for (int i = 0; i < length; i += kLanes) {
+                    const int left = length - i;
+                    F a1 = zero(), b1 = zero(), aa = zero(), bb = zero(), ab = zero();
+                    for (int k = k0; k <= k1; ++k) {
+                        const int64_t at = (y + k - kRadius) * length + i;
+                        const F g = set1(window.g[k]), a = load_part(image + at, left), b = load_part(target + at, left);
+                        const F ga = g * a, gb = g * b;
+                        a1 = a1 + ga, b1 = b1 + gb;
+                        aa = fma(ga, a, aa), bb = fma(gb, b, bb), ab = fma(ga, b, ab);
+                    }
+                    ma.put(i, a1, left), mb.put(i, b1, left), maa.put(i, aa, left), mbb.put(i, bb, left), mab.put(i, ab, left);
                 }
-                ma.put(i, a1, left), mb.put(i, b1, left), maa.put(i, aa, left), mbb.put(i, bb, left), mab.put(i, ab, left);
+                F l1 = zero(), similarity = zero(), total = zero();
+                for (int i = 0; i < length; i += kLanes) {
+                    const int left = length - i;
+                    const F mu1 = ma.along(i), mu2 = mb.along(i);
+                    const F s11 = fnma(mu1, mu1, maa.along(i)), s22 = fnma(mu2, mu2, mbb.along(i));
+                    const F s12 = fnma(mu1, mu2, mab.along(i));
+                    const F two = set1(2.0f), one = set1(1.0f);
+                    const F a1 = fma(two * mu1, mu2, set1(kC1)), a2 = fma(two, s12, set1(kC2));
+                    const F b1 = fma(mu1, mu1, fma(mu2, mu2, set1(kC1))), b2 = s11 + s22 + set1(kC2);
+                    const F inv1 = one / b1, inv2 = one / b2, inv12 = inv1 * inv2;
+                    const F s = a1 * a2 * inv12;
+                    const F wi = load_part(w.data() + i, left);
+                    const F a = load_part(image + y * length + i, left), b = load_part(target + y * length + i, left);
+                    l1 = fma(wi, abs(a - b), l1);
+                    similarity = fma(wi, s, similarity);
+                    total = total + wi;
+                    if (!maps) continue;
+                    const F q = fnma(s, inv2, zero()), r = two * a1 * inv12; // d/d(mean a^2), d/d(mean ab)
+                    F p = two * mu2 * a2 * inv12;
+                    p = fnma(two * mu1 * s, inv1, p);
+                    p = fnma(two * mu1, q, p);
+                    p = fnma(mu2, r, p);
+                    store_part(maps + y * length + i, wi * p, left);
+                    store_part(maps + plane + y * length + i, wi * q, left);
+                    store_part(maps + 2 * plane + y * length + i, wi * r, left);
+                }
+                rows[static_cast<size_t>(3 * y)] = static_cast<double>(sum(l1));
+                rows[static_cast<size_t>(3 * y + 1)] = static_cast<double>(sum(similarity));
+                rows[static_cast<size_t>(3 * y + 2)] = static_cast<double>(sum(total));
             }
-            F l1 = zero(), similarity = zero(), total = zero();
-            for (int i = 0; i < length; i += kLanes) {
-                const int left = length - i;
-                const F mu1 = ma.along(i), mu2 = mb.along(i);
-                const F s11 = fnma(mu1, mu1, maa.along(i)), s22 = fnma(mu2, mu2, mbb.along(i));
-                const F s12 = fnma(mu1, mu2, mab.along(i));
-                const F two = set1(2.0f), one = set1(1.0f);
-                const F a1 = fma(two * mu1, mu2, set1(kC1)), a2 = fma(two, s12, set1(kC2));
-                const F b1 = fma(mu1, mu1, fma(mu2, mu2, set1(kC1))), b2 = s11 + s22 + set1(kC2);
-                const F inv1 = one / b1, inv2 = one / b2, inv12 = inv1 * inv2;
-                const F s = a1 * a2 * inv12;
-                const F wi = load_part(w.data() + i, left);
-                const F a = load_part(image + y * length + i, left), b = load_part(target + y * length + i, left);
-                l1 = fma(wi, abs(a - b), l1);
-                similarity = fma(wi, s, similarity);
-                total = total + wi;
-                if (!maps) continue;
-                const F q = fnma(s, inv2, zero()), r = two * a1 * inv12; // d/d(mean a^2), d/d(mean ab)
-                F p = two * mu2 * a2 * inv12;
-                p = fnma(two * mu1 * s, inv1, p);
-                p = fnma(two * mu1, q, p);
-                p = fnma(mu2, r, p);
-                store_part(maps + y * length + i, wi * p, left);
-                store_part(maps + plane + y * length + i, wi * q, left);
-                store_part(maps + 2 * plane + y * length + i, wi * r, left);
-            }
-            rows[static_cast<size_t>(3 * y)] = static_cast<double>(sum(l1));
-            rows[static_cast<size_t>(3 * y + 1)] = static_cast<double>(sum(similarity));
-            rows[static_cast<size_t>(3 * y + 2)] = static_cast<double>(sum(total));
-        }
+        });
+        sums[0] = sums[1] = sums[2] = 0.0;
+        for (int y = 0; y < height; ++y)
+            for (int k = 0; k < 3; ++k) sums[k] += rows[static_cast<size_t>(3 * y + k)];
     });
-    sums[0] = sums[1] = sums[2] = 0.0;
-    for (int y = 0; y < height; ++y)
-        for (int k = 0; k < 3; ++k) sums[k] += rows[static_cast<size_t>(3 * y + k)];
 }
 
 // grad [H, W, 3] = scale_l1 w sign(a - b) + scale_ssim d(sum w ssim)/da.
-extern "C" void fs_image_loss_backward(int width, int height, const float *image, const float *target,
+extern "C" int fs_image_loss_backward(int width, int height, const float *image, const float *target,
                                        const float *weight, const float *maps, float scale_l1, float scale_ssim,
                                        float *grad) {
-    const int length = width * kChannels;
-    const int64_t plane = static_cast<int64_t>(height) * length;
-    parallel_blocks(height, 8, [&](int64_t begin, int64_t end) {
-        Row p(length), q(length), r(length);
-        std::vector<float> w(static_cast<size_t>(length));
-        for (int64_t y = begin; y < end; ++y) {
-            expand_weights(weight ? weight + y * width : nullptr, width, w.data());
-            const int k0 = y < kRadius ? kRadius - static_cast<int>(y) : 0;
-            const int k1 = y + kRadius >= height ? height - 1 - static_cast<int>(y) + kRadius : kTaps - 1;
-            for (int i = 0; i < length; i += kLanes) {
-                const int left = length - i;
-                F vp = zero(), vq = zero(), vr = zero();
-                for (int k = k0; k <= k1; ++k) {
-                    const int64_t at = (y + k - kRadius) * length + i;
-                    const F g = set1(window.g[k]);
-                    vp = fma(g, load_part(maps + at, left), vp);
-                    vq = fma(g, load_part(maps + plane + at, left), vq);
-                    vr = fma(g, load_part(maps + 2 * plane + at, left), vr);
+    return fs::status_of([&] {
+        const int length = width * kChannels;
+        const int64_t plane = static_cast<int64_t>(height) * length;
+        parallel_blocks(height, 8, [&](int64_t begin, int64_t end) {
+            Row p(length), q(length), r(length);
+            std::vector<float> w(static_cast<size_t>(length));
+            for (int64_t y = begin; y < end; ++y) {
+                expand_weights(weight ? weight + y * width : nullptr, width, w.data());
+                const int k0 = y < kRadius ? kRadius - static_cast<int>(y) : 0;
+                const int k1 = y + kRadius >= height ? height - 1 - static_cast<int>(y) + kRadius : kTaps - 1;
+                for (int i = 0; i < length; i += kLanes) {
+                    const int left = length - i;
+                    F vp = zero(), vq = zero(), vr = zero();
+                    for (int k = k0; k <= k1; ++k) {
+                        const int64_t at = (y + k - kRadius) * length + i;
+                        const F g = set1(window.g[k]);
+                        vp = fma(g, load_part(maps + at, left), vp);
+                        vq = fma(g, load_part(maps + plane + at, left), vq);
+                        vr = fma(g, load_part(maps + 2 * plane + at, left), vr);
+                    }
+                    p.put(i, vp, left), q.put(i, vq, left), r.put(i, vr, left);
                 }
-                p.put(i, vp, left), q.put(i, vq, left), r.put(i, vr, left);
+                for (int i = 0; i < length; i += kLanes) {
+                    const int left = length - i;
+                    const F a = load_part(image + y * length + i, left), b = load_part(target + y * length + i, left);
+                    const F ssim = fma(set1(2.0f) * a, q.along(i), fma(b, r.along(i), p.along(i)));
+                    const F l1 = load_part(w.data() + i, left) * set1(scale_l1);
+                    const F sign = select(gt(a, b), l1, select(lt(a, b), zero() - l1, zero()));
+                    store_part(grad + y * length + i, fma(set1(scale_ssim), ssim, sign), left);
+                }
             }
-            for (int i = 0; i < length; i += kLanes) {
-                const int left = length - i;
-                const F a = load_part(image + y * length + i, left), b = load_part(target + y * length + i, left);
-                const F ssim = fma(set1(2.0f) * a, q.along(i), fma(b, r.along(i), p.along(i)));
-                const F l1 = load_part(w.data() + i, left) * set1(scale_l1);
-                const F sign = select(gt(a, b), l1, select(lt(a, b), zero() - l1, zero()));
-                store_part(grad + y * length + i, fma(set1(scale_ssim), ssim, sign), left);
-            }
-        }
+        });
     });
 }

@@ -2,9 +2,11 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <pthread.h>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace fs {
@@ -24,11 +26,18 @@ struct Pool {
     uint64_t generation = 0;
     int busy = 0;
     int wanted = 0; // workers that take part in the current job
+    std::exception_ptr failure;
     std::mutex in_use;
 
     void drain() {
         inside_job = true;
-        for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) (*job)(i);
+        try {
+            for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) (*job)(i);
+        } catch (...) { // handed to the caller; what has not begun is left out
+            next.store(n, std::memory_order_relaxed);
+            std::lock_guard<std::mutex> lock(mutex);
+            if (!failure) failure = std::current_exception();
+        }
         inside_job = false;
     }
 
@@ -49,9 +58,13 @@ struct Pool {
     void run(int64_t count, const std::function<void(int64_t)> &f, int threads) {
         {
             std::lock_guard<std::mutex> lock(mutex);
-            while (static_cast<int>(workers.size()) < threads - 1) {
-                const int index = static_cast<int>(workers.size());
-                workers.emplace_back([this, index] { work(index); });
+            try {
+                while (static_cast<int>(workers.size()) < threads - 1) {
+                    const int index = static_cast<int>(workers.size());
+                    workers.emplace_back([this, index] { work(index); });
+                }
+            } catch (const std::exception &) { // the system gives no more threads: those that exist do the work
+                threads = static_cast<int>(workers.size()) + 1;
             }
             job = &f;
             n = count;
@@ -65,6 +78,7 @@ struct Pool {
         std::unique_lock<std::mutex> lock(mutex);
         finished.wait(lock, [&] { return busy == 0; });
         job = nullptr;
+        if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
     }
 };
 

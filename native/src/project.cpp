@@ -41,13 +41,13 @@ struct Projected {
     F p[3];            // camera space
     F qn[4], inv_norm; // unit quaternion
     F rq[9];           // its rotation
-    F m[9];            // rotation times scales
-    F sigma[9];        // world covariance
+    F m[9];            // rotation times scales, M; the world covariance is M M^t
     F iz, j00, j02, j11, j12;
     F x, y;   // x/z, y/z
     F ux, uy; // the same, clamped
-    F tm[6];  // J R, 2x3
-    F a0, b0, c0; // covariance before the blur
+    F tm[6];      // T = J R, 2x3
+    F n[6];       // T M, 2x3
+    F a0, b0, c0; // covariance before the blur, (T M) (T M)^t
     F a, b, c, det, det0, inv_det;
     M valid;
 };
@@ -71,10 +71,6 @@ Projected project(const CameraParams &cam, const F *mean, const F *quat, const F
     o.rq[6] = two * (x * v - w * y), o.rq[7] = two * (y * v + w * x), o.rq[8] = one - two * (x * x + y * y);
     for (int i = 0; i < 3; ++i)
         for (int k = 0; k < 3; ++k) o.m[3 * i + k] = o.rq[3 * i + k] * scale[k];
-    for (int i = 0; i < 3; ++i)
-        for (int k = i; k < 3; ++k)
-            o.sigma[3 * i + k] = o.sigma[3 * k + i] =
-                dot3(o.m[3 * i], o.m[3 * i + 1], o.m[3 * i + 2], o.m[3 * k], o.m[3 * k + 1], o.m[3 * k + 2]);
     o.iz = one / z;
     o.x = o.p[0] * o.iz, o.y = o.p[1] * o.iz;
     o.ux = min(set1(cam.lim_x_pos), max(set1(-cam.lim_x_neg), o.x));
@@ -85,17 +81,20 @@ Projected project(const CameraParams &cam, const F *mean, const F *quat, const F
         o.tm[k] = o.j00 * set1(cam.r[k]) + o.j02 * set1(cam.r[6 + k]);
         o.tm[3 + k] = o.j11 * set1(cam.r[3 + k]) + o.j12 * set1(cam.r[6 + k]);
     }
-    F ts[6]; // T Sigma
     for (int i = 0; i < 2; ++i)
-        for (int k = 0; k < 3; ++k)
-            ts[3 * i + k] = dot3(o.tm[3 * i], o.tm[3 * i + 1], o.tm[3 * i + 2], o.sigma[k], o.sigma[3 + k], o.sigma[6 + k]);
-    o.a0 = dot3(ts[0], ts[1], ts[2], o.tm[0], o.tm[1], o.tm[2]);
-    o.b0 = dot3(ts[0], ts[1], ts[2], o.tm[3], o.tm[4], o.tm[5]);
-    o.c0 = dot3(ts[3], ts[4], ts[5], o.tm[3], o.tm[4], o.tm[5]);
-    o.a = o.a0 + set1(eps2d), o.b = o.b0, o.c = o.c0 + set1(eps2d);
-    // For long thin Gaussians the products cancel to a small difference.
-    o.det0 = difference_of_products(o.a0, o.c0, o.b0, o.b0);
-    o.det = difference_of_products(o.a, o.c, o.b, o.b);
+        for (int k = 0; k < 3; ++k) o.n[3 * i + k] = dot3(o.tm[3 * i], o.tm[3 * i + 1], o.tm[3 * i + 2], o.m[k], o.m[3 + k], o.m[6 + k]);
+    const F *n0 = o.n, *n1 = o.n + 3;
+    o.a0 = dot3(n0[0], n0[1], n0[2], n0[0], n0[1], n0[2]);
+    o.b0 = dot3(n0[0], n0[1], n0[2], n1[0], n1[1], n1[2]);
+    o.c0 = dot3(n1[0], n1[1], n1[2], n1[0], n1[1], n1[2]);
+    const F eps = set1(eps2d);
+    o.a = o.a0 + eps, o.b = o.b0, o.c = o.c0 + eps;
+    // For long thin Gaussians a c - b^2 would cancel; the determinant of N N^t is the squared length of
+    // the cross product of N's rows (Cauchy-Binet), and the blur adds positive terms.
+    F cross[3];
+    for (int k = 0; k < 3; ++k) cross[k] = difference_of_products(n0[(k + 1) % 3], n1[(k + 2) % 3], n0[(k + 2) % 3], n1[(k + 1) % 3]);
+    o.det0 = dot3(cross[0], cross[1], cross[2], cross[0], cross[1], cross[2]);
+    o.det = o.det0 + eps * (o.a0 + o.c0) + eps * eps;
     o.inv_det = one / o.det;
     o.valid = o.valid & gt(o.det, zero()) & finite(o.det);
     return o;
@@ -104,56 +103,58 @@ Projected project(const CameraParams &cam, const F *mean, const F *quat, const F
 int32_t to_radius(float r) { return static_cast<int32_t>(std::min(r, 1e9f)); }
 } // namespace
 
-extern "C" void fs_project_forward(int64_t n, int64_t cameras, const float *means, const float *quats,
+extern "C" int fs_project_forward(int64_t n, int64_t cameras, const float *means, const float *quats,
                                    const float *scales, const float *opacities, const float *viewmats,
                                    const float *ks, int width, int height, float eps2d, float near_plane,
                                    float far_plane, float radius_clip, int antialiased, int32_t *radii,
                                    float *means2d, float *depths, float *conics, float *compensations) {
-    for (int64_t ci = 0; ci < cameras; ++ci) {
-        const CameraParams cam = read_camera(viewmats + 16 * ci, ks + 9 * ci, width, height);
-        parallel_blocks(n, kGrain, [&](int64_t begin, int64_t end) {
-            std::fill(radii + 2 * (ci * n + begin), radii + 2 * (ci * n + end), 0);
-            std::fill(means2d + 2 * (ci * n + begin), means2d + 2 * (ci * n + end), 0.0f);
-            std::fill(depths + ci * n + begin, depths + ci * n + end, 0.0f);
-            std::fill(conics + 3 * (ci * n + begin), conics + 3 * (ci * n + end), 0.0f);
-            if (compensations) std::fill(compensations + ci * n + begin, compensations + ci * n + end, 0.0f);
-            for (int64_t first = begin; first < end; first += kLanes) {
-                const int count = static_cast<int>(std::min<int64_t>(kLanes, end - first));
-                F mean[3], quat[4], scale[3];
-                load_rows<3>(means + 3 * first, count, mean);
-                load_rows<4>(quats + 4 * first, count, quat);
-                load_rows<3>(scales + 3 * first, count, scale);
-                const Projected o = project(cam, mean, quat, scale, eps2d, near_plane, far_plane);
-                const F mx = set1(cam.fx) * o.p[0] * o.iz + set1(cam.cx), my = set1(cam.fy) * o.p[1] * o.iz + set1(cam.cy);
-                const F ca = o.c * o.inv_det, cb = neg(o.b) * o.inv_det, cc = o.a * o.inv_det;
-                const M valid = o.valid & finite(mx) & finite(my) & finite(ca) & finite(cb) & finite(cc);
-                enum { kMx, kMy, kZ, kCa, kCb, kCc, kComp, kSx, kSy, kCount };
-                alignas(64) float out[kCount][kLanes];
-                store(out[kMx], mx), store(out[kMy], my), store(out[kZ], o.p[2]);
-                store(out[kCa], ca), store(out[kCb], cb), store(out[kCc], cc);
-                store(out[kComp], sqrt(max(zero(), o.det0 / o.det)));
-                store(out[kSx], sqrt(o.a)), store(out[kSy], sqrt(o.c));
-                for (uint32_t left = bits(valid); left; left &= left - 1) {
-                    const int l = __builtin_ctz(left);
-                    if (l >= count) break;
-                    const int64_t g = first + l, i = ci * n + g;
-                    const float opacity = antialiased ? opacities[g] * out[kComp][l] : opacities[g];
-                    if (!(opacity >= FS_MIN_ALPHA) || !std::isfinite(opacity)) continue;
-                    const float extent = std::min(3.33f, std::sqrt(2.0f * std::log(opacity / FS_MIN_ALPHA)));
-                    const float rx = std::ceil(extent * out[kSx][l]), ry = std::ceil(extent * out[kSy][l]);
-                    if (!(rx > radius_clip || ry > radius_clip)) continue;
-                    const float x = out[kMx][l], y = out[kMy][l];
-                    if (!(x + rx > 0 && x - rx < static_cast<float>(width) && y + ry > 0 && y - ry < static_cast<float>(height)))
-                        continue;
-                    radii[2 * i] = to_radius(rx), radii[2 * i + 1] = to_radius(ry);
-                    means2d[2 * i] = x, means2d[2 * i + 1] = y;
-                    depths[i] = out[kZ][l];
-                    conics[3 * i] = out[kCa][l], conics[3 * i + 1] = out[kCb][l], conics[3 * i + 2] = out[kCc][l];
-                    if (compensations) compensations[i] = out[kComp][l];
+    return fs::status_of([&] {
+        for (int64_t ci = 0; ci < cameras; ++ci) {
+            const CameraParams cam = read_camera(viewmats + 16 * ci, ks + 9 * ci, width, height);
+            parallel_blocks(n, kGrain, [&](int64_t begin, int64_t end) {
+                std::fill(radii + 2 * (ci * n + begin), radii + 2 * (ci * n + end), 0);
+                std::fill(means2d + 2 * (ci * n + begin), means2d + 2 * (ci * n + end), 0.0f);
+                std::fill(depths + ci * n + begin, depths + ci * n + end, 0.0f);
+                std::fill(conics + 3 * (ci * n + begin), conics + 3 * (ci * n + end), 0.0f);
+                if (compensations) std::fill(compensations + ci * n + begin, compensations + ci * n + end, 0.0f);
+                for (int64_t first = begin; first < end; first += kLanes) {
+                    const int count = static_cast<int>(std::min<int64_t>(kLanes, end - first));
+                    F mean[3], quat[4], scale[3];
+                    load_rows<3>(means + 3 * first, count, mean);
+                    load_rows<4>(quats + 4 * first, count, quat);
+                    load_rows<3>(scales + 3 * first, count, scale);
+                    const Projected o = project(cam, mean, quat, scale, eps2d, near_plane, far_plane);
+                    const F mx = set1(cam.fx) * o.p[0] * o.iz + set1(cam.cx), my = set1(cam.fy) * o.p[1] * o.iz + set1(cam.cy);
+                    const F ca = o.c * o.inv_det, cb = neg(o.b) * o.inv_det, cc = o.a * o.inv_det;
+                    const M valid = o.valid & finite(mx) & finite(my) & finite(ca) & finite(cb) & finite(cc);
+                    enum { kMx, kMy, kZ, kCa, kCb, kCc, kComp, kSx, kSy, kCount };
+                    alignas(64) float out[kCount][kLanes];
+                    store(out[kMx], mx), store(out[kMy], my), store(out[kZ], o.p[2]);
+                    store(out[kCa], ca), store(out[kCb], cb), store(out[kCc], cc);
+                    store(out[kComp], sqrt(max(zero(), o.det0 / o.det)));
+                    store(out[kSx], sqrt(o.a)), store(out[kSy], sqrt(o.c));
+                    for (uint32_t left = bits(valid); left; left &= left - 1) {
+                        const int l = __builtin_ctz(left);
+                        if (l >= count) break;
+                        const int64_t g = first + l, i = ci * n + g;
+                        const float opacity = antialiased ? opacities[g] * out[kComp][l] : opacities[g];
+                        if (!(opacity >= FS_MIN_ALPHA) || !std::isfinite(opacity)) continue;
+                        const float extent = std::min(3.33f, std::sqrt(2.0f * std::log(opacity / FS_MIN_ALPHA)));
+                        const float rx = std::ceil(extent * out[kSx][l]), ry = std::ceil(extent * out[kSy][l]);
+                        if (!(rx > radius_clip || ry > radius_clip)) continue;
+                        const float x = out[kMx][l], y = out[kMy][l];
+                        if (!(x + rx > 0 && x - rx < static_cast<float>(width) && y + ry > 0 && y - ry < static_cast<float>(height)))
+                            continue;
+                        radii[2 * i] = to_radius(rx), radii[2 * i + 1] = to_radius(ry);
+                        means2d[2 * i] = x, means2d[2 * i + 1] = y;
+                        depths[i] = out[kZ][l];
+                        conics[3 * i] = out[kCa][l], conics[3 * i + 1] = out[kCb][l], conics[3 * i + 2] = out[kCc][l];
+                        if (compensations) compensations[i] = out[kComp][l];
+                    }
                 }
-            }
-        });
-    }
+            });
+        }
+    });
 }
 
 namespace {
@@ -179,22 +180,21 @@ void pull_back(const CameraParams &cam, const Projected &o, const F *mean, const
         v11 = v11 + keep(some, f * (o.a0 * o.inv_det - comp2 * cc));
     }
     v00 = keep(seen, v00), v01 = keep(seen, v01), v11 = keep(seen, v11);
-    // cov2d = T Sigma T^t
-    const F *t0 = o.tm, *t1 = o.tm + 3;
-    F vt[6], vsig[9], q0[3], q1[3];
-    for (int k = 0; k < 3; ++k) q0[k] = v00 * t0[k] + v01 * t1[k], q1[k] = v01 * t0[k] + v11 * t1[k];
+    // cov2d = N N^t, N = T M, M = R(q) S
+    const F *n0 = o.n, *n1 = o.n + 3, *t0 = o.tm, *t1 = o.tm + 3;
+    F vn[6], vt[6], v[9];
     for (int k = 0; k < 3; ++k) {
-        vt[k] = two * dot3(q0[0], q0[1], q0[2], o.sigma[k], o.sigma[3 + k], o.sigma[6 + k]);
-        vt[3 + k] = two * dot3(q1[0], q1[1], q1[2], o.sigma[k], o.sigma[3 + k], o.sigma[6 + k]);
+        vn[k] = two * (v00 * n0[k] + v01 * n1[k]);
+        vn[3 + k] = two * (v01 * n0[k] + v11 * n1[k]);
     }
-    for (int r = 0; r < 3; ++r)
-        for (int k = 0; k < 3; ++k) vsig[3 * r + k] = t0[r] * q0[k] + t1[r] * q1[k];
-    // Sigma = M M^t, M = R(q) S
-    F v[9];
+    for (int k = 0; k < 3; ++k) {
+        vt[k] = dot3(vn[0], vn[1], vn[2], o.m[3 * k], o.m[3 * k + 1], o.m[3 * k + 2]);
+        vt[3 + k] = dot3(vn[3], vn[4], vn[5], o.m[3 * k], o.m[3 * k + 1], o.m[3 * k + 2]);
+    }
     for (int k = 0; k < 3; ++k) {
         F vs = zero();
         for (int r = 0; r < 3; ++r) {
-            const F vm = two * dot3(vsig[3 * r], vsig[3 * r + 1], vsig[3 * r + 2], o.m[k], o.m[3 + k], o.m[6 + k]);
+            const F vm = t0[r] * vn[k] + t1[r] * vn[3 + k];
             vs = vs + vm * o.rq[3 * r + k];
             v[3 * r + k] = vm * scale[k];
         }
@@ -237,57 +237,59 @@ void pull_back(const CameraParams &cam, const Projected &o, const F *mean, const
 } // namespace
 
 // Adds up over cameras in their order; v_viewmats is summed over fixed blocks of Gaussians in double.
-extern "C" void fs_project_backward(int64_t n, int64_t cameras, const float *means, const float *quats,
+extern "C" int fs_project_backward(int64_t n, int64_t cameras, const float *means, const float *quats,
                                     const float *scales, const float *viewmats, const float *ks, int width,
                                     int height, float eps2d, float near_plane, float far_plane,
                                     const int32_t *radii, const float *v_means2d, const float *v_depths,
                                     const float *v_conics, const float *v_compensations, float *v_means,
                                     float *v_quats, float *v_scales, float *v_viewmats) {
-    const int64_t blocks = (n + kGrain - 1) / kGrain;
-    std::vector<double> partial(v_viewmats ? static_cast<size_t>(blocks * cameras) * 12 : 0, 0.0);
-    std::vector<CameraParams> cams;
-    for (int64_t ci = 0; ci < cameras; ++ci) cams.push_back(read_camera(viewmats + 16 * ci, ks + 9 * ci, width, height));
-    parallel_for(blocks, [&](int64_t block) {
-        const int64_t begin = block * kGrain, end = std::min(n, begin + kGrain);
-        for (int64_t first = begin; first < end; first += kLanes) {
-            const int count = static_cast<int>(std::min<int64_t>(kLanes, end - first));
-            F mean[3], quat[4], scale[3];
-            load_rows<3>(means + 3 * first, count, mean);
-            load_rows<4>(quats + 4 * first, count, quat);
-            load_rows<3>(scales + 3 * first, count, scale);
-            Grads g;
-            for (F &v : g.mean) v = zero();
-            for (F &v : g.quat) v = zero();
-            for (F &v : g.scale) v = zero();
-            for (int64_t ci = 0; ci < cameras; ++ci) {
-                const int64_t i = ci * n + first;
-                alignas(64) float drawn[kLanes];
-                for (int l = 0; l < kLanes; ++l)
-                    drawn[l] = l < count && radii[2 * (i + l)] > 0 && radii[2 * (i + l) + 1] > 0 ? 1.0f : 0.0f;
-                const M seen = gt(load(drawn), zero());
-                if (!any(seen)) continue;
-                const Projected o = project(cams[static_cast<size_t>(ci)], mean, quat, scale, eps2d, near_plane, far_plane);
-                F v_mean2d[2], v_depth, v_conic[3], v_compensation = zero();
-                load_rows<2>(v_means2d + 2 * i, count, v_mean2d);
-                load_rows<1>(v_depths + i, count, &v_depth);
-                load_rows<3>(v_conics + 3 * i, count, v_conic);
-                if (v_compensations) load_rows<1>(v_compensations + i, count, &v_compensation);
-                pull_back(cams[static_cast<size_t>(ci)], o, mean, scale, seen & o.valid, v_mean2d, v_depth, v_conic,
-                          v_compensations ? &v_compensation : nullptr, g,
-                          v_viewmats ? &partial[static_cast<size_t>(ci * blocks + block) * 12] : nullptr);
+    return fs::status_of([&] {
+        const int64_t blocks = (n + kGrain - 1) / kGrain;
+        std::vector<double> partial(v_viewmats ? static_cast<size_t>(blocks * cameras) * 12 : 0, 0.0);
+        std::vector<CameraParams> cams;
+        for (int64_t ci = 0; ci < cameras; ++ci) cams.push_back(read_camera(viewmats + 16 * ci, ks + 9 * ci, width, height));
+        parallel_for(blocks, [&](int64_t block) {
+            const int64_t begin = block * kGrain, end = std::min(n, begin + kGrain);
+            for (int64_t first = begin; first < end; first += kLanes) {
+                const int count = static_cast<int>(std::min<int64_t>(kLanes, end - first));
+                F mean[3], quat[4], scale[3];
+                load_rows<3>(means + 3 * first, count, mean);
+                load_rows<4>(quats + 4 * first, count, quat);
+                load_rows<3>(scales + 3 * first, count, scale);
+                Grads g;
+                for (F &v : g.mean) v = zero();
+                for (F &v : g.quat) v = zero();
+                for (F &v : g.scale) v = zero();
+                for (int64_t ci = 0; ci < cameras; ++ci) {
+                    const int64_t i = ci * n + first;
+                    alignas(64) float drawn[kLanes];
+                    for (int l = 0; l < kLanes; ++l)
+                        drawn[l] = l < count && radii[2 * (i + l)] > 0 && radii[2 * (i + l) + 1] > 0 ? 1.0f : 0.0f;
+                    const M seen = gt(load(drawn), zero());
+                    if (!any(seen)) continue;
+                    const Projected o = project(cams[static_cast<size_t>(ci)], mean, quat, scale, eps2d, near_plane, far_plane);
+                    F v_mean2d[2], v_depth, v_conic[3], v_compensation = zero();
+                    load_rows<2>(v_means2d + 2 * i, count, v_mean2d);
+                    load_rows<1>(v_depths + i, count, &v_depth);
+                    load_rows<3>(v_conics + 3 * i, count, v_conic);
+                    if (v_compensations) load_rows<1>(v_compensations + i, count, &v_compensation);
+                    pull_back(cams[static_cast<size_t>(ci)], o, mean, scale, seen & o.valid, v_mean2d, v_depth, v_conic,
+                              v_compensations ? &v_compensation : nullptr, g,
+                              v_viewmats ? &partial[static_cast<size_t>(ci * blocks + block) * 12] : nullptr);
+                }
+                store_rows<3>(v_means + 3 * first, count, g.mean);
+                store_rows<4>(v_quats + 4 * first, count, g.quat);
+                store_rows<3>(v_scales + 3 * first, count, g.scale);
             }
-            store_rows<3>(v_means + 3 * first, count, g.mean);
-            store_rows<4>(v_quats + 4 * first, count, g.quat);
-            store_rows<3>(v_scales + 3 * first, count, g.scale);
+        });
+        if (!v_viewmats) return;
+        for (int64_t ci = 0; ci < cameras; ++ci) {
+            for (int k = 0; k < 12; ++k) {
+                double s = 0.0;
+                for (int64_t b = 0; b < blocks; ++b) s += partial[static_cast<size_t>(ci * blocks + b) * 12 + k];
+                v_viewmats[16 * ci + k] = static_cast<float>(s);
+            }
+            for (int k = 12; k < 16; ++k) v_viewmats[16 * ci + k] = 0.0f;
         }
     });
-    if (!v_viewmats) return;
-    for (int64_t ci = 0; ci < cameras; ++ci) {
-        for (int k = 0; k < 12; ++k) {
-            double s = 0.0;
-            for (int64_t b = 0; b < blocks; ++b) s += partial[static_cast<size_t>(ci * blocks + b) * 12 + k];
-            v_viewmats[16 * ci + k] = static_cast<float>(s);
-        }
-        for (int k = 12; k < 16; ++k) v_viewmats[16 * ci + k] = 0.0f;
-    }
 }

@@ -3,7 +3,7 @@
 // Per image: Gaussians are sorted by depth once; going through them in that order gives every 16x16
 // tile its list, already sorted. A tile takes its list in chunks: for each of its blocks of 4x4 pixels
 // it lists the Gaussians of the chunk whose ellipse (where alpha reaches 1/255) touches the block, then
-// composites them with the block's pixels in registers, and notes which ones contributed.
+// composites them with the block's pixels in registers, and notes which ones contributed or ended a pixel.
 //
 // The exponent is evaluated as E = u^2 + c2 dy^2 with u = a dx + b dy (base 2): a sum of squares, so
 // that it neither cancels nor turns negative for long thin Gaussians.
@@ -20,7 +20,6 @@
 #include "simd.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -103,7 +102,7 @@ struct State {
     std::vector<uint64_t> first_slot; // of each chunk
     int64_t per_chunk = 0;
     Buffer<Entry> list;
-    Buffer<uint16_t> touched; // by slot: the blocks of its tile to which it contributes
+    Buffer<uint16_t> touched; // by slot: the blocks of its tile in which it counts
     Buffer<float> transmittance; // [H, W]
     Buffer<float> slots;
 };
@@ -248,36 +247,30 @@ void bin(State &s, const Input &in) {
     s.histogram.resize(static_cast<size_t>(chunks) * tiles);
     if (s.pairs.size() < static_cast<size_t>(chunks)) s.pairs = std::vector<Buffer<Pair>>(static_cast<size_t>(chunks));
     std::vector<uint64_t> sizes(static_cast<size_t>(chunks), 0);
-    std::atomic<bool> failed{false};
     parallel_for(chunks, [&](int64_t c) {
         uint32_t *h = s.histogram.p + static_cast<size_t>(c) * tiles;
         std::fill(h, h + tiles, 0u);
         Buffer<Pair> &pairs = s.pairs[static_cast<size_t>(c)];
         size_t size = 0;
-        try {
-            const int64_t end = std::min(s.visible, (c + 1) * s.per_chunk);
-            for (int64_t r = c * s.per_chunk; r < end; ++r) {
-                const uint32_t id = s.ids[static_cast<size_t>(r)];
-                if (r + 8 < end) __builtin_prefetch(&s.records[s.ids[static_cast<size_t>(r + 8)]], 1);
-                Record &rec = s.records[id];
-                rec.slot = static_cast<uint32_t>(size);
-                for_each_tile_row(rec, s.width, s.height, [&](int row, int x0, int x1) {
-                    pairs.grow(size, static_cast<size_t>(x1 - x0 + 1));
-                    for (int x = x0; x <= x1; ++x) {
-                        const uint32_t tile = static_cast<uint32_t>(row * s.tiles_x + x);
-                        ++h[tile];
-                        pairs[size++] = {tile, id};
-                    }
-                });
-                rec.slots = static_cast<uint32_t>(size - rec.slot);
-                if (size >= static_cast<size_t>(kMaxEntries)) throw std::bad_alloc();
-            }
-        } catch (const std::bad_alloc &) {
-            failed = true;
+        const int64_t end = std::min(s.visible, (c + 1) * s.per_chunk);
+        for (int64_t r = c * s.per_chunk; r < end; ++r) {
+            const uint32_t id = s.ids[static_cast<size_t>(r)];
+            if (r + 8 < end) __builtin_prefetch(&s.records[s.ids[static_cast<size_t>(r + 8)]], 1);
+            Record &rec = s.records[id];
+            rec.slot = static_cast<uint32_t>(size);
+            for_each_tile_row(rec, s.width, s.height, [&](int row, int x0, int x1) {
+                pairs.grow(size, static_cast<size_t>(x1 - x0 + 1));
+                for (int x = x0; x <= x1; ++x) {
+                    const uint32_t tile = static_cast<uint32_t>(row * s.tiles_x + x);
+                    ++h[tile];
+                    pairs[size++] = {tile, id};
+                }
+            });
+            rec.slots = static_cast<uint32_t>(size - rec.slot);
+            if (size >= static_cast<size_t>(kMaxEntries)) throw std::bad_alloc();
         }
         sizes[static_cast<size_t>(c)] = size;
     });
-    if (failed) throw std::bad_alloc();
     uint64_t total = 0;
     s.first_slot.clear();
     for (const uint64_t size : sizes) s.first_slot.push_back(total), total += size;
@@ -368,7 +361,7 @@ Lanes lanes() {
 // One Gaussian at one vector of pixels. Both passes call it, so that their bits agree.
 struct Hit {
     F raw, alpha, weight, next; // next: transmittance behind it, negated where the pixel is done
-    M use;
+    M use, counts;              // counts: it contributes to the pixel, or ends it
 };
 
 inline Hit composite(F u, F dy, F c2_dy, F log2_opacity, F t) {
@@ -379,6 +372,7 @@ inline Hit composite(F u, F dy, F c2_dy, F log2_opacity, F t) {
     const F next = fnma(h.alpha, t, t);
     const M alive = gt(next, set1(FS_MIN_TRANSMITTANCE));
     h.use = reaches & alive;
+    h.counts = reaches & gt(t, zero());
     h.weight = keep(h.use, h.alpha * t);
     h.next = select(h.use, next, select(reaches, neg_abs(t), t));
     return h;
@@ -408,7 +402,8 @@ template <int NC> struct Pixels { // what a block keeps in the forward pass
     bool alive;
 };
 
-// Composites the listed Gaussians over one block and notes which ones contributed.
+// Composites the listed Gaussians over one block and notes which ones count: the backward pass must see
+// those that only end pixels as well.
 template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, const Lanes &lane, Pixels<NC> &px) {
     F t[kVectors], acc[kVectors][NC];
     for (int v = 0; v < kVectors; ++v) {
@@ -431,7 +426,7 @@ template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, co
             const Hit h = composite(fma(b, dy, adx), dy, c2 * dy, log2_opacity, t[v]);
             t[v] = h.next;
             for (int c = 0; c < NC; ++c) acc[v][c] = fma(h.weight, set1(r.color[c]), acc[v][c]);
-            used[v] = h.use;
+            used[v] = h.counts;
         }
         for (int v = 1; v < kVectors; ++v) used[0] = used[0] | used[v];
         k.touched[k.list[j]] |= any(used[0]) ? bit : 0u;
@@ -647,64 +642,61 @@ extern "C" int fs_raster_backward(void *handle, const float *opacities, const fl
                                   const float *v_alpha, float *v_means2d, float *v_means2d_abs, float *v_conics,
                                   float *v_colors, float *v_opacities) {
     State &s = *static_cast<State *>(handle);
-    try {
+    return status_of([&] {
         s.slots.resize(static_cast<size_t>(s.entries) * kSlot);
-    } catch (const std::bad_alloc &) {
-        return 1;
-    }
-    const bool absolute = v_means2d_abs != nullptr;
-    parallel_for(static_cast<int64_t>(s.tiles_x) * s.tiles_y, [&](int64_t t) {
-        const int tile = static_cast<int>(t);
-        switch (kernel_channels(s.channels) * 2 + (absolute ? 1 : 0)) {
-        case 2: backward_tile<1, false>(s, tile, color, v_color, v_alpha); break;
-        case 3: backward_tile<1, true>(s, tile, color, v_color, v_alpha); break;
-        case 6: backward_tile<3, false>(s, tile, color, v_color, v_alpha); break;
-        case 7: backward_tile<3, true>(s, tile, color, v_color, v_alpha); break;
-        case 8: backward_tile<4, false>(s, tile, color, v_color, v_alpha); break;
-        default: backward_tile<4, true>(s, tile, color, v_color, v_alpha); break;
-        }
-    });
-    parallel_blocks(s.n, 4096, [&](int64_t begin, int64_t end) {
-        std::fill(v_means2d + 2 * begin, v_means2d + 2 * end, 0.0f);
-        std::fill(v_conics + 3 * begin, v_conics + 3 * end, 0.0f);
-        std::fill(v_opacities + begin, v_opacities + end, 0.0f);
-        std::fill(v_colors + s.channels * begin, v_colors + s.channels * end, 0.0f);
-        if (absolute) std::fill(v_means2d_abs + 2 * begin, v_means2d_abs + 2 * end, 0.0f);
-    });
-    parallel_blocks(s.visible, 1024, [&](int64_t begin, int64_t end) {
-        constexpr float inv_h = 1.0f / kHalfLog2e;
-        for (int64_t rank = begin; rank < end; ++rank) {
-            const int64_t id = s.ids[static_cast<size_t>(rank)];
-            if (rank + 8 < end) { // the slots lie in a row; the rest does not
-                const int64_t ahead = s.ids[static_cast<size_t>(rank + 8)];
-                __builtin_prefetch(&s.records[static_cast<size_t>(ahead)]);
-                __builtin_prefetch(v_means2d + 2 * ahead, 1);
-                __builtin_prefetch(v_conics + 3 * ahead, 1);
-                __builtin_prefetch(v_colors + s.channels * ahead, 1);
-                __builtin_prefetch(v_opacities + ahead, 1);
+        const bool absolute = v_means2d_abs != nullptr;
+        parallel_for(static_cast<int64_t>(s.tiles_x) * s.tiles_y, [&](int64_t t) {
+            const int tile = static_cast<int>(t);
+            switch (kernel_channels(s.channels) * 2 + (absolute ? 1 : 0)) {
+            case 2: backward_tile<1, false>(s, tile, color, v_color, v_alpha); break;
+            case 3: backward_tile<1, true>(s, tile, color, v_color, v_alpha); break;
+            case 6: backward_tile<3, false>(s, tile, color, v_color, v_alpha); break;
+            case 7: backward_tile<3, true>(s, tile, color, v_color, v_alpha); break;
+            case 8: backward_tile<4, false>(s, tile, color, v_color, v_alpha); break;
+            default: backward_tile<4, true>(s, tile, color, v_color, v_alpha); break;
             }
-            const Record &r = s.records[static_cast<size_t>(id)];
-            const uint64_t first = s.first_slot[static_cast<size_t>(rank / s.per_chunk)] + r.slot;
-            alignas(64) float v[kSlot] = {0};
-            for (uint64_t i = first; i < first + r.slots; ++i) {
-                if (!s.touched[i]) continue;
-                const float *slot = s.slots.p + i * kSlot;
-                for (int k = 0; k < kSlot; ++k) v[k] += slot[k];
+        });
+        parallel_blocks(s.n, 4096, [&](int64_t begin, int64_t end) {
+            std::fill(v_means2d + 2 * begin, v_means2d + 2 * end, 0.0f);
+            std::fill(v_conics + 3 * begin, v_conics + 3 * end, 0.0f);
+            std::fill(v_opacities + begin, v_opacities + end, 0.0f);
+            std::fill(v_colors + s.channels * begin, v_colors + s.channels * end, 0.0f);
+            if (absolute) std::fill(v_means2d_abs + 2 * begin, v_means2d_abs + 2 * end, 0.0f);
+        });
+        parallel_blocks(s.visible, 1024, [&](int64_t begin, int64_t end) {
+            constexpr float inv_h = 1.0f / kHalfLog2e;
+            for (int64_t rank = begin; rank < end; ++rank) {
+                const int64_t id = s.ids[static_cast<size_t>(rank)];
+                if (rank + 8 < end) { // the slots lie in a row; the rest does not
+                    const int64_t ahead = s.ids[static_cast<size_t>(rank + 8)];
+                    __builtin_prefetch(&s.records[static_cast<size_t>(ahead)]);
+                    __builtin_prefetch(v_means2d + 2 * ahead, 1);
+                    __builtin_prefetch(v_conics + 3 * ahead, 1);
+                    __builtin_prefetch(v_colors + s.channels * ahead, 1);
+                    __builtin_prefetch(v_opacities + ahead, 1);
+                }
+                const Record &r = s.records[static_cast<size_t>(id)];
+                const uint64_t first = s.first_slot[static_cast<size_t>(rank / s.per_chunk)] + r.slot;
+                alignas(64) float v[kSlot] = {0};
+                for (uint64_t i = first; i < first + r.slots; ++i) {
+                    if (!s.touched[i]) continue;
+                    const float *slot = s.slots.p + i * kSlot;
+                    for (int k = 0; k < kSlot; ++k) v[k] += slot[k];
+                }
+                v_means2d[2 * id] = inv_h * r.a * v[0];
+                v_means2d[2 * id + 1] = inv_h * (r.b * v[0] + r.c2 * v[1]);
+                v_conics[3 * id] = -0.5f * v[2];
+                v_conics[3 * id + 1] = -v[3];
+                v_conics[3 * id + 2] = -0.5f * v[4];
+                v_opacities[id] = v[5] / opacities[id];
+                for (int c = 0; c < s.channels; ++c) v_colors[id * s.channels + c] = v[6 + c];
+                if (absolute) {
+                    v_means2d_abs[2 * id] = inv_h * r.a * v[10];
+                    v_means2d_abs[2 * id + 1] = inv_h * v[11];
+                }
             }
-            v_means2d[2 * id] = inv_h * r.a * v[0];
-            v_means2d[2 * id + 1] = inv_h * (r.b * v[0] + r.c2 * v[1]);
-            v_conics[3 * id] = -0.5f * v[2];
-            v_conics[3 * id + 1] = -v[3];
-            v_conics[3 * id + 2] = -0.5f * v[4];
-            v_opacities[id] = v[5] / opacities[id];
-            for (int c = 0; c < s.channels; ++c) v_colors[id * s.channels + c] = v[6 + c];
-            if (absolute) {
-                v_means2d_abs[2 * id] = inv_h * r.a * v[10];
-                v_means2d_abs[2 * id + 1] = inv_h * v[11];
-            }
-        }
+        });
     });
-    return 0;
 }
 
 // The (Gaussian, tile) overlaps of the image that the handle stands for.

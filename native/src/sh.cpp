@@ -126,101 +126,105 @@ void write_columns(const Coefficients<float> &k, int64_t row, int count, int act
 
 // colors [C, N, 3] = max(0, 0.5 + sum_k basis_k(direction) coeff_k); 0 where culled, NaN where not finite.
 // Coefficients of N Gaussians, or of C x N where per_camera is set.
-extern "C" void fs_sh_forward(int64_t n, int64_t cameras, int degree, int per_camera, const float *means,
+extern "C" int fs_sh_forward(int64_t n, int64_t cameras, int degree, int per_camera, const float *means,
                               const float *campos, const float *first, int64_t first_stride, const float *rest,
                               int64_t rest_stride, const int32_t *radii, float *colors) {
-    const int active = (degree + 1) * (degree + 1);
-    const Coefficients<const float> k{first, rest, first_stride, rest_stride};
-    for (int64_t ci = 0; ci < cameras; ++ci) {
-        parallel_blocks(n, kGrain, [&](int64_t begin, int64_t end) {
-            alignas(64) Columns c;
-            for (int64_t g = begin; g < end; g += kLanes) {
-                const int count = static_cast<int>(std::min<int64_t>(kLanes, end - g));
-                const int64_t i = ci * n + g;
-                const M seen = visible(radii + 2 * i, count);
-                if (!any(seen)) {
-                    std::fill(colors + 3 * i, colors + 3 * (i + count), 0.0f);
-                    continue;
+    return fs::status_of([&] {
+        const int active = (degree + 1) * (degree + 1);
+        const Coefficients<const float> k{first, rest, first_stride, rest_stride};
+        for (int64_t ci = 0; ci < cameras; ++ci) {
+            parallel_blocks(n, kGrain, [&](int64_t begin, int64_t end) {
+                alignas(64) Columns c;
+                for (int64_t g = begin; g < end; g += kLanes) {
+                    const int count = static_cast<int>(std::min<int64_t>(kLanes, end - g));
+                    const int64_t i = ci * n + g;
+                    const M seen = visible(radii + 2 * i, count);
+                    if (!any(seen)) {
+                        std::fill(colors + 3 * i, colors + 3 * (i + count), 0.0f);
+                        continue;
+                    }
+                    read_columns(k, per_camera ? i : g, count, active, c);
+                    const Direction d = direction(means + 3 * g, count, campos + 3 * ci);
+                    F b[kMaxBases], out[3];
+                    bases<false>(degree, d.u[0], d.u[1], d.u[2], b, nullptr);
+                    M usable = seen;
+                    for (int a = 0; a < 3; ++a) {
+                        F s = b[0] * load(c[a]);
+                        for (int j = 1; j < active; ++j) s = fma(b[j], load(c[3 * j + a]), s);
+                        usable = usable & finite(s);
+                        out[a] = max(zero(), s + set1(0.5f));
+                    }
+                    // Compositing leaves a NaN out.
+                    for (F &v : out) v = select(usable, v, keep(seen, set1(NAN)));
+                    store_rows<3>(colors + 3 * i, count, out);
                 }
-                read_columns(k, per_camera ? i : g, count, active, c);
-                const Direction d = direction(means + 3 * g, count, campos + 3 * ci);
-                F b[kMaxBases], out[3];
-                bases<false>(degree, d.u[0], d.u[1], d.u[2], b, nullptr);
-                M usable = seen;
-                for (int a = 0; a < 3; ++a) {
-                    F s = b[0] * load(c[a]);
-                    for (int j = 1; j < active; ++j) s = fma(b[j], load(c[3 * j + a]), s);
-                    usable = usable & finite(s);
-                    out[a] = max(zero(), s + set1(0.5f));
-                }
-                // Compositing leaves a NaN out.
-                for (F &v : out) v = select(usable, v, keep(seen, set1(NAN)));
-                store_rows<3>(colors + 3 * i, count, out);
-            }
-        });
-    }
+            });
+        }
+    });
 }
 
 // The gradients are overwritten (summed over cameras in order); v_campos is [C, 3] or null. Coefficients of
 // bases above the active degree, of which there are `count` in all, get 0.
-extern "C" void fs_sh_backward(int64_t n, int64_t cameras, int degree, int64_t count, int per_camera, const float *means,
+extern "C" int fs_sh_backward(int64_t n, int64_t cameras, int degree, int64_t count, int per_camera, const float *means,
                                const float *campos, const float *first, int64_t first_stride, const float *rest,
                                int64_t rest_stride, const int32_t *radii, const float *colors, const float *v_colors,
                                float *v_first, float *v_rest, float *v_means, float *v_campos) {
-    const int active = (degree + 1) * (degree + 1), all = static_cast<int>(count);
-    const Coefficients<const float> k{first, rest, first_stride, rest_stride};
-    const Coefficients<float> vk{v_first, v_rest, first_stride, rest_stride};
-    const int64_t blocks = (n + kGrain - 1) / kGrain;
-    std::vector<double> partial(v_campos ? static_cast<size_t>(blocks * cameras) * 3 : 0, 0.0);
-    parallel_for(blocks, [&](int64_t block) {
-        const int64_t begin = block * kGrain, end = std::min(n, begin + kGrain);
-        alignas(64) Columns c;
-        for (int64_t g = begin; g < end; g += kLanes) {
-            const int rows = static_cast<int>(std::min<int64_t>(kLanes, end - g));
-            F v_mean[3] = {zero(), zero(), zero()};
-            for (int64_t ci = 0; ci < cameras; ++ci) {
-                const int64_t i = ci * n + g, row = per_camera ? i : g;
-                const bool add = ci > 0 && !per_camera;
-                F drawn[3], v[3];
-                load_rows<3>(colors + 3 * i, rows, drawn);
-                load_rows<3>(v_colors + 3 * i, rows, v);
-                // A colour of NaN took no part; through the clamp at 0 goes no gradient.
-                const M seen = visible(radii + 2 * i, rows) & ge(drawn[0], zero());
-                if (!any(seen)) {
-                    if (!add) {
-                        std::memset(c, 0, sizeof(c));
-                        write_columns(vk, row, rows, active, all, c, false);
+    return fs::status_of([&] {
+        const int active = (degree + 1) * (degree + 1), all = static_cast<int>(count);
+        const Coefficients<const float> k{first, rest, first_stride, rest_stride};
+        const Coefficients<float> vk{v_first, v_rest, first_stride, rest_stride};
+        const int64_t blocks = (n + kGrain - 1) / kGrain;
+        std::vector<double> partial(v_campos ? static_cast<size_t>(blocks * cameras) * 3 : 0, 0.0);
+        parallel_for(blocks, [&](int64_t block) {
+            const int64_t begin = block * kGrain, end = std::min(n, begin + kGrain);
+            alignas(64) Columns c;
+            for (int64_t g = begin; g < end; g += kLanes) {
+                const int rows = static_cast<int>(std::min<int64_t>(kLanes, end - g));
+                F v_mean[3] = {zero(), zero(), zero()};
+                for (int64_t ci = 0; ci < cameras; ++ci) {
+                    const int64_t i = ci * n + g, row = per_camera ? i : g;
+                    const bool add = ci > 0 && !per_camera;
+                    F drawn[3], v[3];
+                    load_rows<3>(colors + 3 * i, rows, drawn);
+                    load_rows<3>(v_colors + 3 * i, rows, v);
+                    // A colour of NaN took no part; through the clamp at 0 goes no gradient.
+                    const M seen = visible(radii + 2 * i, rows) & ge(drawn[0], zero());
+                    if (!any(seen)) {
+                        if (!add) {
+                            std::memset(c, 0, sizeof(c));
+                            write_columns(vk, row, rows, active, all, c, false);
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                for (int a = 0; a < 3; ++a) v[a] = keep(seen & gt(drawn[a], zero()), v[a]);
-                read_columns(k, row, rows, active, c);
-                const Direction d = direction(means + 3 * g, rows, campos + 3 * ci);
-                F b[kMaxBases], db[kMaxBases][3], vu[3] = {zero(), zero(), zero()};
-                bases<true>(degree, d.u[0], d.u[1], d.u[2], b, db);
-                for (int j = 0; j < active; ++j) {
-                    const F s = fma(load(c[3 * j]), v[0], fma(load(c[3 * j + 1]), v[1], load(c[3 * j + 2]) * v[2]));
+                    for (int a = 0; a < 3; ++a) v[a] = keep(seen & gt(drawn[a], zero()), v[a]);
+                    read_columns(k, row, rows, active, c);
+                    const Direction d = direction(means + 3 * g, rows, campos + 3 * ci);
+                    F b[kMaxBases], db[kMaxBases][3], vu[3] = {zero(), zero(), zero()};
+                    bases<true>(degree, d.u[0], d.u[1], d.u[2], b, db);
+                    for (int j = 0; j < active; ++j) {
+                        const F s = fma(load(c[3 * j]), v[0], fma(load(c[3 * j + 1]), v[1], load(c[3 * j + 2]) * v[2]));
+                        for (int a = 0; a < 3; ++a) {
+                            vu[a] = fma(db[j][a], s, vu[a]);
+                            store(c[3 * j + a], keep(seen, b[j] * v[a])); // a hidden one may be at NaN
+                        }
+                    }
+                    write_columns(vk, row, rows, active, all, c, add);
+                    const F along = vu[0] * d.u[0] + vu[1] * d.u[1] + vu[2] * d.u[2];
                     for (int a = 0; a < 3; ++a) {
-                        vu[a] = fma(db[j][a], s, vu[a]);
-                        store(c[3 * j + a], keep(seen, b[j] * v[a])); // a hidden one may be at NaN
+                        const F vd = keep(seen, (vu[a] - along * d.u[a]) * d.inv);
+                        v_mean[a] = v_mean[a] + vd;
+                        if (v_campos) add_in_order(partial[static_cast<size_t>(ci * blocks + block) * 3 + static_cast<size_t>(a)], vd);
                     }
                 }
-                write_columns(vk, row, rows, active, all, c, add);
-                const F along = vu[0] * d.u[0] + vu[1] * d.u[1] + vu[2] * d.u[2];
-                for (int a = 0; a < 3; ++a) {
-                    const F vd = keep(seen, (vu[a] - along * d.u[a]) * d.inv);
-                    v_mean[a] = v_mean[a] + vd;
-                    if (v_campos) add_in_order(partial[static_cast<size_t>(ci * blocks + block) * 3 + static_cast<size_t>(a)], vd);
-                }
+                store_rows<3>(v_means + 3 * g, rows, v_mean);
             }
-            store_rows<3>(v_means + 3 * g, rows, v_mean);
-        }
+        });
+        if (!v_campos) return;
+        for (int64_t ci = 0; ci < cameras; ++ci)
+            for (int a = 0; a < 3; ++a) {
+                double s = 0.0;
+                for (int64_t b = 0; b < blocks; ++b) s += partial[static_cast<size_t>(ci * blocks + b) * 3 + static_cast<size_t>(a)];
+                v_campos[3 * ci + a] = static_cast<float>(-s);
+            }
     });
-    if (!v_campos) return;
-    for (int64_t ci = 0; ci < cameras; ++ci)
-        for (int a = 0; a < 3; ++a) {
-            double s = 0.0;
-            for (int64_t b = 0; b < blocks; ++b) s += partial[static_cast<size_t>(ci * blocks + b) * 3 + static_cast<size_t>(a)];
-            v_campos[3 * ci + a] = static_cast<float>(-s);
-        }
 }

@@ -192,3 +192,20 @@ def test_small_and_empty_arrays_are_torch_s_own() -> None:
 def test_memory_that_the_system_does_not_have_is_said() -> None:
     with pytest.raises(MemoryError, match=r"out of memory: .* MiB more are needed"):
         native.empty(1 << 60)
+
+
+def test_threads_that_the_system_does_not_give_are_done_without() -> None:
+    script = """
+import resource, torch, native
+native.set_threads(2)
+native.library().fs_set_threads(1024)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
+print(native.ordered_sum(torch.ones(1024 * 2**14 // 4)))
+"""
+    if not Path("/proc/self/statm").is_file():
+        pytest.skip("needs /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and float(done.stdout) == 1024 * 2**12, done.stderr

@@ -21,25 +21,26 @@ const char *fs_simd_name();
 void fs_set_threads(int);
 int fs_get_threads();
 double fs_sum(int64_t, const float *);
-void fs_adam_step(int64_t, float *, const float *, float *, float *, double, double, double, double, int64_t);
-void fs_project_forward(int64_t, int64_t, const float *, const float *, const float *, const float *, const float *,
+int fs_adam_step(int64_t, float *, const float *, float *, float *, double, double, double, double, int64_t);
+int fs_project_forward(int64_t, int64_t, const float *, const float *, const float *, const float *, const float *,
                         const float *, int, int, float, float, float, float, int, int32_t *, float *, float *, float *,
                         float *);
-void fs_project_backward(int64_t, int64_t, const float *, const float *, const float *, const float *, const float *,
+int fs_project_backward(int64_t, int64_t, const float *, const float *, const float *, const float *, const float *,
                          int, int, float, float, float, const int32_t *, const float *, const float *, const float *,
                          const float *, float *, float *, float *, float *);
-void fs_sh_forward(int64_t, int64_t, int, int, const float *, const float *, const float *, int64_t, const float *,
+int fs_sh_forward(int64_t, int64_t, int, int, const float *, const float *, const float *, int64_t, const float *,
                    int64_t, const int32_t *, float *);
-void fs_sh_backward(int64_t, int64_t, int, int64_t, int, const float *, const float *, const float *, int64_t,
+int fs_sh_backward(int64_t, int64_t, int, int64_t, int, const float *, const float *, const float *, int64_t,
                     const float *, int64_t, const int32_t *, const float *, const float *, float *, float *, float *,
                     float *);
 void *fs_raster_forward(int64_t, int, const float *, const float *, const float *, const float *, const float *,
                         const int32_t *, const float *, int, int, float *, float *);
 int fs_raster_backward(void *, const float *, const float *, const float *, const float *, float *, float *, float *,
                        float *, float *);
+int64_t fs_raster_overlaps(const void *);
 void fs_raster_free(void *);
-void fs_image_loss_forward(int, int, const float *, const float *, const float *, float *, double *);
-void fs_image_loss_backward(int, int, const float *, const float *, const float *, const float *, float, float, float *);
+int fs_image_loss_forward(int, int, const float *, const float *, const float *, float *, double *);
+int fs_image_loss_backward(int, int, const float *, const float *, const float *, const float *, float, float, float *);
 }
 
 namespace {
@@ -152,6 +153,7 @@ Bits render(const Case &c) {
                                              channels % 2 ? static_cast<float *>(background) : nullptr, c.width, c.height,
                                              color, alpha);
             require(handle != nullptr, "fs_raster_forward ran out of memory");
+            require(fs_raster_overlaps(handle) >= 0, "fs_raster_overlaps counts");
             keep(all, color, "color"), keep(all, alpha, "alpha");
             Floats v_color = clean.normals(d * pixels, 1.0f), v_alpha = clean.normals(pixels, 1.0f);
             Floats absolute(2 * n), v_features(d * n);
