@@ -1,0 +1,88 @@
+"""scripts/benchmark's program measures what it says; how fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.inputs import KEYS, generate_inputs, load_inputs
+from benchmarks.iterating import as_gaussians, resample
+from benchmarks.measure import Timing, table
+from errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def _save(path: Path, count: int = 200) -> Path:
+    x = generate_inputs(count, 48, 36)
+    arrays = [x.means, x.quats, x.scales, x.opacities, x.colors, x.viewmats[0], x.Ks[0], 48, 36]
+    np.savez(path, **dict(zip(KEYS, map(np.asarray, arrays), strict=True)))  # type: ignore[arg-type]
+    return path
+
+
+def test_rasterizer_and_scaling_are_measured_tabled_written_and_drawn(tmp_path: Path) -> None:
+    inputs, output = _save(tmp_path / "small.npz"), tmp_path / "out"
+    done = _run(
+        *("rasterizer", "scaling", "--inputs", inputs, "--output", output, "--repetitions", "2"),
+        *("--threads", "1", "2", "--counts", "100", "400", "--widths", "40"),
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((output / "results.json").read_text())
+    assert set(results) == {"machine", "rasterizer", "scaling"} and results["machine"]["cores"] >= 1
+    assert [row["threads"] for row in results["rasterizer"]] == [1, 2]
+    for row in results["rasterizer"]:
+        assert row["scene"] == "small" and row["gaussians"] == 200 and row["overlaps"] > 0
+        assert 0 < row["forward"]["minimum"] <= row["forward"]["median"] <= row["both"]["maximum"]
+        assert {"raster_forward", "raster_backward", "project_backward"} <= set(row["kernels"])
+    assert [(row["along"], row["pixels"]) for row in results["scaling"]] == [
+        ("gaussians", "504x378"), ("gaussians", "504x378"), ("width", "40x30"),
+    ]  # fmt: skip
+    assert (output / "scaling.png").stat().st_size > 1000 and "small" in done.stdout
+
+
+def test_what_cannot_be_measured_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    np.savez(tmp_path / "part.npz", means=np.zeros((1, 3)))
+    for arguments, message in (
+        (["rasterizer", "--inputs", tmp_path / "bad.npz"], "bad.npz: expected a .npz of arrays"),
+        (["rasterizer", "--inputs", tmp_path / "part.npz"], "quats, scales, opacities"),
+        (["peer"], "give the other trainer's command"),
+        (["rasterizer", "--repetitions", "0"], "expected numbers of at least 1"),
+    ):
+        done = _run(*arguments, "--output", tmp_path / "out")
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_inputs_read_back_equal(tmp_path: Path) -> None:
+    loaded, made = load_inputs(_save(tmp_path / "x.npz")), generate_inputs(200, 48, 36)
+    assert torch.equal(loaded.means, made.means) and torch.equal(loaded.Ks, made.Ks) and loaded.width == 48
+    with pytest.raises(UserError, match="absent"):
+        load_inputs(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize("count", [50, 200, 700])
+def test_resampling_keeps_the_sum_of_areas(count: int) -> None:
+    model = as_gaussians(generate_inputs(200, 48, 36))
+    changed = resample(model, count)
+    assert len(changed) == count
+    if count >= 200:  # each of the old ones is in it as often as the next, give or take one
+        before, after = (x.linear_scales().detach().square().sum() for x in (model, changed))
+        assert 0.8 < float(before / after) < 1.25
+
+
+def test_a_timing_is_the_median_with_its_range() -> None:
+    timing = Timing.of([0.003, 0.001, 0.002])
+    assert (round(timing.median, 6), round(timing.minimum, 6), round(timing.maximum, 6)) == (2, 1, 3)
+    assert str(timing) == "2.0 (1.0-3.0)" and timing.repetitions == 3
+    assert table([{"a": 1, "bb": "x"}]) == "a  bb\n1   x"
