@@ -7,7 +7,7 @@ line; so parsing gives a `Parsed`, whose `resolve` takes the number of training 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import operator
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,7 +117,7 @@ def _check_unchanged(saved: Config, config: Config) -> None:
         ConfigError: names the first one.
     """
     for path, _ in walk(Config):
-        before, now = (functools.reduce(getattr, path.split("."), whole) for whole in (saved, config))
+        before, now = map(operator.attrgetter(path), (saved, config))
         if path not in _MAY_CHANGE and not path.startswith("scene.") and now != before:
             raise ConfigError(
                 f"--resume: --{path} is {before} in the run in {config.model_path}, got {now}: leave it "

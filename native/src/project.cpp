@@ -262,10 +262,7 @@ extern "C" int fs_project_backward(int64_t n, int64_t cameras, const float *mean
                 for (F &v : g.scale) v = zero();
                 for (int64_t ci = 0; ci < cameras; ++ci) {
                     const int64_t i = ci * n + first;
-                    alignas(64) float drawn[kLanes];
-                    for (int l = 0; l < kLanes; ++l)
-                        drawn[l] = l < count && radii[2 * (i + l)] > 0 && radii[2 * (i + l) + 1] > 0 ? 1.0f : 0.0f;
-                    const M seen = gt(load(drawn), zero());
+                    const M seen = drawn_lanes(radii + 2 * i, count);
                     if (!any(seen)) continue;
                     const Projected o = project(cams[static_cast<size_t>(ci)], mean, quat, scale, eps2d, near_plane, far_plane);
                     F v_mean2d[2], v_depth, v_conic[3], v_compensation = zero();

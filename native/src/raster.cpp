@@ -402,6 +402,12 @@ template <int NC> struct Pixels { // what a block keeps in the forward pass
     bool alive;
 };
 
+inline bool any_alive(const F *t) {
+    M alive = gt(t[0], zero());
+    for (int v = 1; v < kVectors; ++v) alive = alive | gt(t[v], zero());
+    return any(alive);
+}
+
 // Composites the listed Gaussians over one block and notes which ones count: the backward pass must see
 // those that only end pixels as well.
 template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, const Lanes &lane, Pixels<NC> &px) {
@@ -413,9 +419,7 @@ template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, co
     const float x0 = static_cast<float>(at.x), y0 = static_cast<float>(at.y);
     for (int j = 0; j < n; ++j) {
         if (j % 16 == 15) { // end when every pixel is done
-            M alive = gt(t[0], zero());
-            for (int v = 1; v < kVectors; ++v) alive = alive | gt(t[v], zero());
-            if (!any(alive)) break;
+            if (!any_alive(t)) break;
         }
         const Record &r = k.records[k.list[j]];
         const F adx = set1(r.a) * (lane.x + set1(x0 - r.mx)), first = lane.y + set1(y0 - r.my);
@@ -431,9 +435,7 @@ template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, co
         for (int v = 1; v < kVectors; ++v) used[0] = used[0] | used[v];
         k.touched[k.list[j]] |= any(used[0]) ? bit : 0u;
     }
-    M alive = gt(t[0], zero());
-    for (int v = 1; v < kVectors; ++v) alive = alive | gt(t[v], zero());
-    px.alive = any(alive);
+    px.alive = any_alive(t);
     for (int v = 0; v < kVectors; ++v) {
         store(px.t + v * kLanes, t[v]);
         for (int c = 0; c < NC; ++c) store(px.color[c] + v * kLanes, acc[v][c]);

@@ -82,12 +82,6 @@ Direction direction(const float *means, int count, const float *campos) {
     return r;
 }
 
-M visible(const int32_t *radii, int count) {
-    alignas(64) float v[kLanes];
-    for (int l = 0; l < kLanes; ++l) v[l] = l < count && radii[2 * l] > 0 && radii[2 * l + 1] > 0 ? 1.0f : 0.0f;
-    return gt(load(v), zero());
-}
-
 // The coefficients of a Gaussian: the first basis's at `first`, the others' in a row at `rest`. The two
 // may be parts of one tensor or two tensors; the strides are floats from one Gaussian to the next.
 template <class T> struct Coefficients {
@@ -138,7 +132,7 @@ extern "C" int fs_sh_forward(int64_t n, int64_t cameras, int degree, int per_cam
                 for (int64_t g = begin; g < end; g += kLanes) {
                     const int count = static_cast<int>(std::min<int64_t>(kLanes, end - g));
                     const int64_t i = ci * n + g;
-                    const M seen = visible(radii + 2 * i, count);
+                    const M seen = drawn_lanes(radii + 2 * i, count);
                     if (!any(seen)) {
                         std::fill(colors + 3 * i, colors + 3 * (i + count), 0.0f);
                         continue;
@@ -188,7 +182,7 @@ extern "C" int fs_sh_backward(int64_t n, int64_t cameras, int degree, int64_t co
                     load_rows<3>(colors + 3 * i, rows, drawn);
                     load_rows<3>(v_colors + 3 * i, rows, v);
                     // A colour of NaN took no part; through the clamp at 0 goes no gradient.
-                    const M seen = visible(radii + 2 * i, rows) & ge(drawn[0], zero());
+                    const M seen = drawn_lanes(radii + 2 * i, rows) & ge(drawn[0], zero());
                     if (!any(seen)) {
                         if (!add) {
                             std::memset(c, 0, sizeof(c));

@@ -339,6 +339,12 @@ template <int W> inline void store_rows(float *p, int count, const F *columns) {
     for (int i = 0; i < count; ++i)
         for (int k = 0; k < W; ++k) p[i * W + k] = c[k][i];
 }
+// The lanes of up to kLanes Gaussians that are drawn: both radii [count, 2] above 0.
+inline M drawn_lanes(const int32_t *radii, int count) {
+    alignas(64) float v[kLanes];
+    for (int l = 0; l < kLanes; ++l) v[l] = l < count && radii[2 * l] > 0 && radii[2 * l + 1] > 0 ? 1.0f : 0.0f;
+    return gt(load(v), zero());
+}
 // Adds the lanes one by one in double: leaving a Gaussian whose share is 0 out changes no bit.
 inline void add_in_order(double &total, F v) {
     alignas(64) float lanes[kLanes];
