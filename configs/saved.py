@@ -23,9 +23,13 @@ def save_config(path: Path, config: Config) -> None:
     Raises:
         OSError: the disk is full or not writable.
     """
-    text = _HEADER + yaml.safe_dump(
-        {"format": FORMAT, **to_plain(config)}, sort_keys=False, allow_unicode=True
-    )
+    values = {"format": FORMAT, **to_plain(config)}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if any(
+        line_end in text for line_end in "\x85\u2028\u2029"
+    ):  # written as they are, YAML reads them as spaces
+        text = yaml.safe_dump(values, sort_keys=False)
+    text = _HEADER + text
     write_bytes(path, text.encode())
 
 
