@@ -24,8 +24,8 @@ struct Pool {
     std::atomic<int64_t> next{0};
     int64_t n = 0;
     uint64_t generation = 0;
-    int busy = 0;
-    int wanted = 0; // workers that take part in the current job
+    int inside = 0; // workers at the current job
+    int wanted = 0; // workers that may take part in it; 0 once nothing of it is left to begin
     std::exception_ptr failure;
     std::mutex in_use;
 
@@ -47,11 +47,12 @@ struct Pool {
         for (;;) {
             wake.wait(lock, [&] { return generation != seen; });
             seen = generation;
-            if (index >= wanted) continue;
+            if (index >= wanted) continue; // also when it woke too late: nobody waits for it
+            ++inside;
             lock.unlock();
             drain();
             lock.lock();
-            if (--busy == 0) finished.notify_one();
+            if (--inside == 0) finished.notify_one();
         }
     }
 
@@ -70,13 +71,13 @@ struct Pool {
             n = count;
             next.store(0, std::memory_order_relaxed);
             wanted = threads - 1;
-            busy = wanted;
             ++generation;
         }
         wake.notify_all();
         drain();
         std::unique_lock<std::mutex> lock(mutex);
-        finished.wait(lock, [&] { return busy == 0; });
+        wanted = 0;
+        finished.wait(lock, [&] { return inside == 0; });
         job = nullptr;
         if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
     }

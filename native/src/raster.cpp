@@ -298,64 +298,56 @@ void bin(State &s, const Input &in) {
     });
 }
 
-// The Gaussians that a tile works on: their records, side by side, and what the culling test reads.
+// The Gaussians that a tile works on: their records, side by side, what the culling test reads, and for
+// each block those that reach it.
 struct Chunk {
     alignas(64) Record records[kChunk];
-    alignas(64) float mx[kChunk], my[kChunk], a[kChunk], b[kChunk], c2[kChunk], smax[kChunk], to_y[kChunk], to_x[kChunk];
+    alignas(64) float mx[kChunk], my[kChunk], a[kChunk], b[kChunk], c2[kChunk], smax[kChunk], ry[kChunk], dy_right[kChunk];
     alignas(64) uint32_t touched[kChunk];
-    alignas(64) uint32_t list[kChunk];
+    alignas(64) uint32_t list[kBlocks][kChunk + kLanes];
+    int listed[kBlocks];
     int n;
 };
 
-void load_records(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
-    k.n = static_cast<int>(end - begin);
-    for (int i = 0; i < k.n; ++i) k.records[i] = s.records[s.list[begin + static_cast<uint32_t>(i)].id];
-}
-
 void load_chunk(const State &s, uint32_t begin, uint32_t end, Chunk &k) {
-    load_records(s, begin, end, k);
+    k.n = static_cast<int>(end - begin);
     for (int i = 0; i < k.n; ++i) {
-        const Record &r = k.records[i];
+        const Record &r = k.records[i] = s.records[s.list[begin + static_cast<uint32_t>(i)].id];
         k.mx[i] = r.mx, k.my[i] = r.my, k.a[i] = r.a, k.b[i] = r.b, k.c2[i] = r.c2;
         k.smax[i] = r.smax();
-        k.to_y[i] = r.to_y, k.to_x[i] = r.to_x;
+        k.ry[i] = r.ry, k.dy_right[i] = r.to_y * r.rx;
         k.touched[i] = 0;
     }
-    for (int i = k.n; i % kLanes != 0; ++i) k.mx[i] = k.my[i] = k.a[i] = k.b[i] = k.c2[i] = k.to_y[i] = k.to_x[i] = 0.0f, k.smax[i] = -1.0f;
+    for (int i = k.n; i % kLanes != 0; ++i) {
+        k.mx[i] = k.my[i] = k.b[i] = k.c2[i] = k.smax[i] = k.dy_right[i] = 0.0f;
+        k.a[i] = 1.0f, k.ry[i] = -1.0f; // in no row
+    }
 }
 
-// Lists the Gaussians whose ellipse reaches the block of pixels that begins at (x, y); returns how many.
-// The least E on a box is 0 where it holds the centre, else on the vertical or horizontal side that
-// faces the centre.
-int cull(Chunk &k, int x, int y) {
-    const F x0 = set1(static_cast<float>(x) + 0.5f), x1 = set1(static_cast<float>(x + kBlock) - 0.5f);
-    const F y0 = set1(static_cast<float>(y) + 0.5f), y1 = set1(static_cast<float>(y + kBlock) - 0.5f);
-    int n = 0;
+// Lists, for each block of the tile at (x, y), the Gaussians whose ellipse reaches its pixel centres: a
+// row of blocks cuts the ellipse from `left` to `right`, which lie where E = smax on the row's edges or,
+// where the ellipse's outermost points are within, there. kMargin is for the rounding of both.
+void cull(Chunk &k, int x, int y) {
+    constexpr float kMargin = 0.01f;
+    for (int &count : k.listed) count = 0;
     for (int i = 0; i < k.n; i += kLanes) {
-        const F mx = load(k.mx + i), my = load(k.my + i), a = load(k.a + i), b = load(k.b + i), c2 = load(k.c2 + i);
-        const F left = x0 - mx, right = x1 - mx, top = y0 - my, bottom = y1 - my;
-        const F cx = min(max(zero(), left), right), cy = min(max(zero(), top), bottom);
-        const F dy = min(max(load(k.to_y + i) * cx, top), bottom), dx = min(max(load(k.to_x + i) * cy, left), right);
-        const F u1 = fma(a, cx, b * dy), u2 = fma(a, dx, b * cy);
-        const F e1 = fma(u1, u1, c2 * dy * dy), e2 = fma(u2, u2, c2 * cy * cy);
-        for (uint32_t hit = bits(ge(load(k.smax + i), min(e1, e2))); hit; hit &= hit - 1)
-            k.list[n++] = static_cast<uint32_t>(i + __builtin_ctz(hit));
+        const F mx = load(k.mx + i), my = load(k.my + i), b = load(k.b + i), c2 = load(k.c2 + i), smax = load(k.smax + i);
+        const F ry = load(k.ry + i), dy_right = load(k.dy_right + i), inv_a = set1(1.0f) / load(k.a + i);
+        for (int row = 0; row < kAcross; ++row) {
+            const float first = static_cast<float>(y + row * kBlock) + (0.5f - kMargin);
+            const F d0 = max(set1(first) - my, neg(ry)), d1 = min(set1(first + (kBlock - 1 + 2 * kMargin)) - my, ry);
+            const F dr = min(max(dy_right, d0), d1), dl = min(max(neg(dy_right), d0), d1);
+            const F right = fnma(b, dr, sqrt(max(fnma(c2 * dr, dr, smax), zero()))) * inv_a;
+            const F left = neg(fma(b, dl, sqrt(max(fnma(c2 * dl, dl, smax), zero())))) * inv_a;
+            const M reaches = ge(d1, d0);
+            for (int column = 0; column < kAcross; ++column) {
+                const float begin = static_cast<float>(x + column * kBlock) + (0.5f - kMargin);
+                const F lower = set1(begin) - mx, upper = set1(begin + (kBlock - 1 + 2 * kMargin)) - mx;
+                const int block = row * kAcross + column;
+                k.listed[block] = append(k.list[block], k.listed[block], reaches & ge(right, lower) & ge(upper, left), static_cast<uint32_t>(i));
+            }
+        }
     }
-    return n;
-}
-
-// Column and row of each lane in a vector of a block, at pixel centres.
-struct Lanes {
-    F x, y;
-};
-
-Lanes lanes() {
-    alignas(64) float x[kLanes], y[kLanes];
-    for (int i = 0; i < kLanes; ++i) {
-        x[i] = static_cast<float>(i % kBlock) + 0.5f;
-        y[i] = static_cast<float>(i / kBlock) + 0.5f;
-    }
-    return {load(x), load(y)};
 }
 
 // One Gaussian at one vector of pixels. Both passes call it, so that their bits agree.
@@ -378,19 +370,21 @@ inline Hit composite(F u, F dy, F c2_dy, F log2_opacity, F t) {
     return h;
 }
 
-// Where block `block` of tile `tile` begins.
-struct Place {
-    int x, y;
+// Pixel centres of a tile, by vector: the x of each column of blocks, and the y of each vector of each row.
+struct Grid {
+    alignas(64) float x[kAcross][kLanes], y[kAcross * kVectors][kLanes];
+    Grid(int first_x, int first_y) {
+        for (int l = 0; l < kLanes; ++l) {
+            for (int i = 0; i < kAcross; ++i) x[i][l] = static_cast<float>(first_x + i * kBlock + l % kBlock) + 0.5f;
+            for (int i = 0; i < kAcross * kVectors; ++i) y[i][l] = static_cast<float>(first_y + i * kRows + l / kBlock) + 0.5f;
+        }
+    }
 };
-
-Place place(const State &s, int tile, int block) {
-    return {tile % s.tiles_x * kTile + block % kAcross * kBlock, tile / s.tiles_x * kTile + block / kAcross * kBlock};
-}
 
 // Copies `columns` pixels of NC floats to pixels of `channels` <= NC floats.
 template <int NC> void copy_row(float *to, const float *from, int columns, int channels) {
-    if (columns == kBlock && channels == NC) {
-        std::memcpy(to, from, sizeof(float) * kBlock * NC);
+    if (columns == kTile && channels == NC) {
+        std::memcpy(to, from, sizeof(float) * kTile * NC);
         return;
     }
     for (int x = 0; x < columns; ++x)
@@ -410,30 +404,31 @@ inline bool any_alive(const F *t) {
 
 // Composites the listed Gaussians over one block and notes which ones count: the backward pass must see
 // those that only end pixels as well.
-template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, const Lanes &lane, Pixels<NC> &px) {
+template <int NC> void forward_block(Chunk &k, int block, const Grid &grid, Pixels<NC> &px) {
     F t[kVectors], acc[kVectors][NC];
     for (int v = 0; v < kVectors; ++v) {
         t[v] = load(px.t + v * kLanes);
         for (int c = 0; c < NC; ++c) acc[v][c] = load(px.color[c] + v * kLanes);
     }
-    const float x0 = static_cast<float>(at.x), y0 = static_cast<float>(at.y);
-    for (int j = 0; j < n; ++j) {
+    const F x = load(grid.x[block % kAcross]);
+    const uint32_t *list = k.list[block];
+    for (int j = 0; j < k.listed[block]; ++j) {
         if (j % 16 == 15) { // end when every pixel is done
             if (!any_alive(t)) break;
         }
-        const Record &r = k.records[k.list[j]];
-        const F adx = set1(r.a) * (lane.x + set1(x0 - r.mx)), first = lane.y + set1(y0 - r.my);
-        const F b = set1(r.b), c2 = set1(r.c2), log2_opacity = set1(r.log2_opacity);
+        const Record &r = k.records[list[j]];
+        const F adx = set1(r.a) * (x - set1(r.mx));
+        const F my = set1(r.my), b = set1(r.b), c2 = set1(r.c2), log2_opacity = set1(r.log2_opacity);
         M used[kVectors];
         for (int v = 0; v < kVectors; ++v) {
-            const F dy = first + set1(static_cast<float>(v * kRows));
+            const F dy = load(grid.y[block / kAcross * kVectors + v]) - my;
             const Hit h = composite(fma(b, dy, adx), dy, c2 * dy, log2_opacity, t[v]);
             t[v] = h.next;
             for (int c = 0; c < NC; ++c) acc[v][c] = fma(h.weight, set1(r.color[c]), acc[v][c]);
             used[v] = h.counts;
         }
-        for (int v = 1; v < kVectors; ++v) used[0] = used[0] | used[v];
-        k.touched[k.list[j]] |= any(used[0]) ? bit : 0u;
+    for (int v = 1; v < kVectors; ++v) used[0] = used[0] | used[v];
+        k.touched[list[j]] |= static_cast<uint32_t>(any(used[0])) << block; // no branch: it would often be mispredicted
     }
     px.alive = any_alive(t);
     for (int v = 0; v < kVectors; ++v) {
@@ -442,26 +437,45 @@ template <int NC> void forward_block(Chunk &k, int n, Place at, uint32_t bit, co
     }
 }
 
+// The pixels of a tile, from (x, y), as far as the image goes.
+struct Window {
+    int x, y, columns, rows;
+};
+
+Window window(const State &s, int tile) {
+    const int x = tile % s.tiles_x * kTile, y = tile / s.tiles_x * kTile;
+    return {x, y, std::min(kTile, s.width - x), std::min(kTile, s.height - y)};
+}
+
+// Asks for the memory of a tile's pixels in an image [H, W, channels].
+void prefetch(const State &s, const Window &w, const float *image, int channels) {
+    for (int y = 0; y < w.rows; ++y) {
+        const float *row = image + (static_cast<int64_t>(w.y + y) * s.width + w.x) * channels;
+        for (int i = 0; i < w.columns * channels; i += 16) __builtin_prefetch(row + i, 1);
+    }
+}
+
 template <int NC> void forward_tile(State &s, int tile, const float *background, float *color, float *alpha) {
     Chunk k;
     Pixels<NC> px[kBlocks];
+    const Window w = window(s, tile);
     const uint32_t begin = s.tile_begin[static_cast<size_t>(tile)], end = s.tile_end[static_cast<size_t>(tile)];
+    prefetch(s, w, color, s.channels), prefetch(s, w, alpha, 1), prefetch(s, w, s.transmittance.p, 1);
     for (int block = 0; block < kBlocks; ++block) {
-        const Place at = place(s, tile, block);
-        px[block].alive = at.x < s.width && at.y < s.height;
+        px[block].alive = block % kAcross * kBlock < w.columns && block / kAcross * kBlock < w.rows;
         std::fill(px[block].t, px[block].t + kBlockPixels, 1.0f);
         for (int c = 0; c < NC; ++c) std::fill(px[block].color[c], px[block].color[c] + kBlockPixels, 0.0f);
     }
-    const Lanes lane = lanes();
+    const Grid grid(w.x, w.y);
     uint32_t last = begin, from = begin;
     for (bool alive = true; from < end && alive; ) {
         const uint32_t to = std::min(end, from + kChunk);
         load_chunk(s, from, to, k);
+        cull(k, w.x, w.y);
         alive = false;
         for (int block = 0; block < kBlocks; ++block) {
             if (!px[block].alive) continue;
-            const Place at = place(s, tile, block);
-            forward_block<NC>(k, cull(k, at.x, at.y), at, 1u << block, lane, px[block]);
+            forward_block<NC>(k, block, grid, px[block]);
             alive = alive || px[block].alive;
         }
         for (int i = 0; i < k.n; ++i) {
@@ -473,22 +487,21 @@ template <int NC> void forward_tile(State &s, int tile, const float *background,
     }
     for (; from < end; ++from) s.touched[s.list[from].slot] = 0;
     s.tile_end[static_cast<size_t>(tile)] = last;
-    for (int block = 0; block < kBlocks; ++block) {
-        const Place at = place(s, tile, block);
-        const Pixels<NC> &p = px[block];
-        const int rows = std::min(kBlock, s.height - at.y), columns = std::min(kBlock, s.width - at.x);
-        for (int y = 0; y < rows; ++y) {
-            const int64_t first = static_cast<int64_t>(at.y + y) * s.width + at.x;
-            alignas(64) float t[kBlock], opaque[kBlock], out[kBlock * NC];
-            for (int x = 0; x < kBlock; ++x) t[x] = std::fabs(p.t[y * kBlock + x]), opaque[x] = 1.0f - t[x];
+    for (int y = 0; y < w.rows; ++y) {
+        const int64_t first = static_cast<int64_t>(w.y + y) * s.width + w.x;
+        alignas(64) float t[kTile], opaque[kTile], out[kTile * NC];
+        for (int column = 0; column < kAcross; ++column) {
+            const Pixels<NC> &p = px[y / kBlock * kAcross + column];
+            const int from_x = column * kBlock, row = y % kBlock * kBlock;
+            for (int x = 0; x < kBlock; ++x) t[from_x + x] = std::fabs(p.t[row + x]), opaque[from_x + x] = 1.0f - t[from_x + x];
             for (int c = 0; c < NC; ++c) {
                 const float behind = background && c < s.channels ? background[c] : 0.0f;
-                for (int x = 0; x < kBlock; ++x) out[x * NC + c] = p.color[c][y * kBlock + x] + t[x] * behind;
+                for (int x = 0; x < kBlock; ++x) out[(from_x + x) * NC + c] = p.color[c][row + x] + t[from_x + x] * behind;
             }
-            copy_row<1>(&s.transmittance[static_cast<size_t>(first)], t, columns, 1);
-            copy_row<1>(alpha + first, opaque, columns, 1);
-            copy_row<NC>(color + first * s.channels, out, columns, s.channels);
         }
+        copy_row<1>(&s.transmittance[static_cast<size_t>(first)], t, w.columns, 1);
+        copy_row<1>(alpha + first, opaque, w.columns, 1);
+        copy_row<NC>(color + first * s.channels, out, w.columns, s.channels);
     }
 }
 
@@ -496,112 +509,82 @@ template <int NC> struct Gradients { // what a block keeps in the backward pass
     alignas(64) float t[kBlockPixels], q[kBlockPixels], color[NC][kBlockPixels];
 };
 
-// Gradients of the listed Gaussians from one block. The records of a Gaussian's gradient are sums over
-// the block of s u, s dy, s dx^2, s dx dy, s dy^2, s (s = alpha dL/dalpha), weight dL/dcolour (4), and
-// |s u|, |s (b u + c2 dy)|.
+// Gradient record of one Gaussian from the blocks of its tile in which it counts: sums over their pixels of
+// s u, s dy, s dx^2, s dx dy, s dy^2, s (s = alpha dL/dalpha), weight dL/dcolour (4), and |s u|,
+// |s (b u + c2 dy)|.
 template <int NC, bool kAbs>
-void backward_block(State &s, const Chunk &k, int n, uint32_t begin, Place at, uint32_t below, const Lanes &lane, Gradients<NC> &px) {
-    F t[kVectors], q[kVectors];
-    for (int v = 0; v < kVectors; ++v) t[v] = load(px.t + v * kLanes), q[v] = load(px.q + v * kLanes);
-    const float x0 = static_cast<float>(at.x), y0 = static_cast<float>(at.y);
+void backward_gaussian(const Record &r, uint32_t blocks, const Grid &grid, Gradients<NC> *pixels, float *slot) {
+    const F mx = set1(r.mx), my = set1(r.my), a = set1(r.a), b = set1(r.b), c2 = set1(r.c2), log2_opacity = set1(r.log2_opacity);
     const F one = set1(1.0f), max_alpha = set1(FS_MAX_ALPHA);
-    for (int j = 0; j < n; ++j) {
-        const uint32_t i = k.list[j];
-        const Record &r = k.records[i];
-        const F dx = lane.x + set1(x0 - r.mx), adx = set1(r.a) * dx, first = lane.y + set1(y0 - r.my);
-        const F b = set1(r.b), c2 = set1(r.c2), log2_opacity = set1(r.log2_opacity);
-        F g[12], share[kVectors]; // share: s = alpha dL/dalpha
-        for (int c = 6; c < 12; ++c) g[c] = zero();
-#pragma GCC unroll 4
+    F g[12];
+    for (int c = 0; c < 12; ++c) g[c] = zero();
+    for (; blocks; blocks &= blocks - 1) {
+        const int block = __builtin_ctz(blocks);
+        Gradients<NC> &px = pixels[block];
+        const F dx = load(grid.x[block % kAcross]) - mx, adx = a * dx;
         for (int v = 0; v < kVectors; ++v) {
-            const F dy = first + set1(static_cast<float>(v * kRows)), u = fma(b, dy, adx), c2_dy = c2 * dy;
-            const Hit h = composite(u, dy, c2_dy, log2_opacity, t[v]);
-            F cg = set1(r.color[0]) * load(px.color[0] + v * kLanes);
-            for (int c = 1; c < NC; ++c) cg = fma(set1(r.color[c]), load(px.color[c] + v * kLanes), cg);
-            const F own = h.weight * cg, rest = q[v] - own;
+            const int at = v * kLanes;
+            const F dy = load(grid.y[block / kAcross * kVectors + v]) - my, u = fma(b, dy, adx), c2_dy = c2 * dy;
+            const Hit h = composite(u, dy, c2_dy, log2_opacity, load(px.t + at));
+            store(px.t + at, h.next);
+            F cg = set1(r.color[0]) * load(px.color[0] + at);
+            for (int c = 1; c < NC; ++c) cg = fma(set1(r.color[c]), load(px.color[c] + at), cg);
+            const F own = h.weight * cg, rest = load(px.q + at) - own;
+            store(px.q + at, rest);
             const F s = keep(and_not(gt(h.raw, max_alpha), h.use), fnma(rest, h.alpha * reciprocal(one - h.alpha), own));
-            q[v] = rest, t[v] = h.next, share[v] = s;
-            for (int c = 0; c < NC; ++c) g[6 + c] = fma(h.weight, load(px.color[c] + v * kLanes), g[6 + c]);
+            const F s_dx = s * dx, s_dy = s * dy;
+            g[0] = fma(s, u, g[0]), g[1] = g[1] + s_dy;
+            g[2] = fma(s_dx, dx, g[2]), g[3] = fma(s_dx, dy, g[3]), g[4] = fma(s_dy, dy, g[4]);
+            g[5] = g[5] + s;
+            for (int c = 0; c < NC; ++c) g[6 + c] = fma(h.weight, load(px.color[c] + at), g[6 + c]);
             if (kAbs) {
                 const F size = abs(s);
                 g[10] = fma(size, abs(u), g[10]);
                 g[11] = fma(size, abs(fma(b, u, c2_dy)), g[11]);
             }
         }
-        // dy = first + kRows v: sums of s, v s and v^2 s over v give those of s, s dy and s dy^2.
-        F s0 = share[0], s1 = zero(), s2 = zero();
-        for (int v = 1; v < kVectors; ++v) {
-            s0 = s0 + share[v];
-            s1 = fma(set1(static_cast<float>(v)), share[v], s1);
-            s2 = fma(set1(static_cast<float>(v * v)), share[v], s2);
-        }
-        s1 = s1 * set1(static_cast<float>(kRows)), s2 = s2 * set1(static_cast<float>(kRows * kRows));
-        const F sy = fma(first, s0, s1);
-        g[0] = fma(adx, s0, b * sy), g[1] = sy, g[2] = s0 * dx * dx, g[3] = sy * dx;
-        g[4] = fma(first, sy + s1, s2), g[5] = s0;
-        float *slot = s.slots.p + static_cast<size_t>(s.list[begin + i].slot) * kSlot;
-        if (k.touched[i] & below) {
-            alignas(64) float part[kSlot];
-            sum12(g, part);
-            for (int c = 0; c < kSlot; c += kLanes) store(slot + c, load(slot + c) + load(part + c));
-        } else {
-            sum12(g, slot);
-        }
     }
-    for (int v = 0; v < kVectors; ++v) store(px.t + v * kLanes, t[v]), store(px.q + v * kLanes, q[v]);
+    sum12(g, slot);
 }
 
 template <int NC, bool kAbs>
 void backward_tile(State &s, int tile, const float *color, const float *v_color, const float *v_alpha) {
-    Chunk k;
     Gradients<NC> px[kBlocks];
+    const Window w = window(s, tile);
     const uint32_t begin = s.tile_begin[static_cast<size_t>(tile)], end = s.tile_end[static_cast<size_t>(tile)];
     if (begin == end) return;
+    prefetch(s, w, color, s.channels), prefetch(s, w, v_color, s.channels);
     for (int block = 0; block < kBlocks; ++block) {
-        const Place at = place(s, tile, block);
         Gradients<NC> &p = px[block];
         std::fill(p.t, p.t + kBlockPixels, 1.0f);
         std::fill(p.q, p.q + kBlockPixels, 0.0f);
         for (int c = 0; c < NC; ++c) std::fill(p.color[c], p.color[c] + kBlockPixels, 0.0f);
-        const int rows = std::min(kBlock, s.height - at.y), columns = std::min(kBlock, s.width - at.x);
-        for (int y = 0; y < rows; ++y) {
-            const int64_t first = static_cast<int64_t>(at.y + y) * s.width + at.x;
-            const float *t = &s.transmittance[static_cast<size_t>(first)], *va = v_alpha + first;
-            const float *rgb = color + first * s.channels, *v = v_color + first * s.channels;
-            float *q = p.q + y * kBlock;
-            // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
-            if (columns == kBlock && s.channels == NC) {
-                for (int x = 0; x < kBlock; ++x) q[x] = -t[x] * va[x];
-                for (int c = 0; c < NC; ++c)
-                    for (int x = 0; x < kBlock; ++x) {
-                        p.color[c][y * kBlock + x] = v[x * NC + c];
-                        q[x] += rgb[x * NC + c] * v[x * NC + c];
-                    }
-                continue;
+    }
+    for (int y = 0; y < w.rows; ++y) {
+        const int64_t first = static_cast<int64_t>(w.y + y) * s.width + w.x;
+        // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
+        alignas(64) float q[kTile] = {0}, v[kTile * NC] = {0};
+        for (int x = 0; x < w.columns; ++x) q[x] = -s.transmittance[static_cast<size_t>(first + x)] * v_alpha[first + x];
+        for (int x = 0; x < w.columns; ++x)
+            for (int c = 0; c < NC; ++c) {
+                if (c >= s.channels) break;
+                const float slope = v_color[(first + x) * s.channels + c];
+                v[c * kTile + x] = slope;
+                q[x] += color[(first + x) * s.channels + c] * slope;
             }
-            for (int x = 0; x < columns; ++x) {
-                q[x] = -t[x] * va[x];
-                for (int c = 0; c < s.channels; ++c) {
-                    p.color[c][y * kBlock + x] = v[x * s.channels + c];
-                    q[x] += rgb[x * s.channels + c] * v[x * s.channels + c];
-                }
-            }
+        for (int column = 0; column < kAcross; ++column) {
+            Gradients<NC> &p = px[y / kBlock * kAcross + column];
+            const int from_x = column * kBlock, row = y % kBlock * kBlock;
+            std::memcpy(p.q + row, q + from_x, sizeof(float) * kBlock);
+            for (int c = 0; c < NC; ++c) std::memcpy(p.color[c] + row, v + c * kTile + from_x, sizeof(float) * kBlock);
         }
     }
-    const Lanes lane = lanes();
-    for (uint32_t from = begin; from < end; from += kChunk) {
-        const uint32_t to = std::min(end, from + kChunk);
-        load_records(s, from, to, k);
-        for (int i = 0; i < k.n; ++i) k.touched[i] = s.touched[s.list[from + static_cast<uint32_t>(i)].slot];
-        for (int block = 0; block < kBlocks; ++block) {
-            const uint32_t bit = 1u << block;
-            int n = 0;
-            for (int i = 0; i < k.n; ++i) {
-                k.list[n] = static_cast<uint32_t>(i);
-                n += (k.touched[i] & bit) != 0;
-            }
-            if (n) backward_block<NC, kAbs>(s, k, n, from, place(s, tile, block), bit - 1, lane, px[block]);
-        }
+    const Grid grid(w.x, w.y);
+    for (uint32_t i = begin; i < end; ++i) {
+        if (i + 4 < end) __builtin_prefetch(&s.records[s.list[i + 4].id]);
+        const Entry entry = s.list[i];
+        const uint32_t blocks = s.touched[entry.slot];
+        if (blocks) backward_gaussian<NC, kAbs>(s.records[entry.id], blocks, grid, px, s.slots.p + static_cast<size_t>(entry.slot) * kSlot);
     }
 }
 

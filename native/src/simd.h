@@ -62,6 +62,15 @@ static inline float sum(F a) {
     q = _mm_add_ss(q, _mm_movehdup_ps(q));
     return _mm_cvtss_f32(q);
 }
+#define FS_APPEND
+// Writes first + l for every lane l of m behind list[n]; returns the new length. Up to kLanes numbers
+// behind it are overwritten.
+static inline int append(uint32_t *list, int n, M m, uint32_t first) {
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i all = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(first)));
+    _mm512_storeu_si512(list + n, _mm512_maskz_compress_epi32(m.v, all));
+    return n + __builtin_popcount(m.v);
+}
 #define FS_EXP2_APPROX
 // 2^x; relative error below 2.5e-7 (degree-5 minimax polynomial on [0, 1), whose own error is 7.5e-8,
 // plus float rounding). scalef takes the floor of its second operand by itself.
@@ -302,6 +311,14 @@ static inline F exp2_approx(F x) {
     p = fma(p, f, set1(0x1.62e428p-1f));
     p = fma(p, f, set1(0x1.000002p+0f));
     return scale_by_pow2(p, n);
+}
+#endif
+#ifndef FS_APPEND
+// Writes first + l for every lane l of m behind list[n]; returns the new length. Up to kLanes numbers
+// behind it may be overwritten.
+static inline int append(uint32_t *list, int n, M m, uint32_t first) {
+    for (uint32_t set = bits(m); set; set &= set - 1) list[n++] = first + static_cast<uint32_t>(__builtin_ctz(set));
+    return n;
 }
 #endif
 #ifndef FS_SUM12
