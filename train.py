@@ -51,10 +51,10 @@ from gaussian_model import (
     save_ply,
     set_learning_rates,
 )
-from losses import Objective
+from losses import Objective, mean_squared_error
 from native import set_threads
 from rasterizer import resolve_backend
-from scene import Scene, View, ViewSampler, load_scene, write_cameras_json
+from scene import ImagePyramid, Scene, View, ViewSampler, load_scene, write_cameras_json
 
 SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
 MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
@@ -81,7 +81,7 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
     state = start(config, scene, output, device)
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
     objective = Objective(config.loss)
-    views = [view.to(device) for view in scene.train]
+    views = ImagePyramid([view.to(device) for view in scene.train], config.pyramid)
     first, clock = state.iteration, time.perf_counter()
 
     with (
@@ -95,7 +95,7 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
             if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
                 densifier.refine(iteration - 1, gaussians, optimizer)
             set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
-            view = views[state.sampler.next()]
+            view = views.view(state.sampler.next(), iteration)
             background = choose_background(config, state.generator).to(device)
             image = view.image(background)
 
@@ -123,7 +123,7 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
             state.iteration = iteration
 
             tracker.losses(iteration, terms)
-            psnr = batch_psnr(render.color[0], image, view.weight())
+            psnr = batch_psnr(render.color.squeeze(0), image, view.weight())
             tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
             tracker.bar(iteration, len(gaussians), optimizer, (view.camera.width, view.camera.height))
             with tracker.paused():
@@ -199,9 +199,7 @@ def choose_background(config: Config, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def batch_psnr(image: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """PSNR in dB of one training render [H, W, 3], not rounded to 8 bits: for the bar and its curve."""
-    error = (image.clamp(0, 1) - target).square().mean(-1)
-    mean = error.mean() if weight is None else (error * weight).sum() / weight.sum().clamp_min(1e-10)
-    return -10 * torch.log10(mean.clamp_min(1e-10))
+    return -10 * torch.log10(mean_squared_error(image.detach(), target, weight).clamp_min(1e-10))
 
 
 @torch.no_grad()

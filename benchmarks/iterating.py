@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import losses.image
 import native
-import rasterizer.cpu
 from benchmarks.inputs import Inputs, generate_inputs
 from benchmarks.measure import Stopwatch, Timing
 from gaussian_model import DensifyConfig, GaussianAdam, Gaussians, OptimConfig, build_densifier, load_ply
@@ -33,23 +32,31 @@ class TrainingIteration:
 
     def __call__(self, camera: Camera, image: Tensor, weight: Tensor | None = None) -> None:
         """Trains on one view."""
-        gaussians, time = self.gaussians, self.stages.time
-        with time("all"):
-            with time("forward"):
+        gaussians, timed = self.gaussians, self.stages.time
+        with timed("all"):
+            with timed("forward"):
                 render = gaussians.render(camera, background=self.background, depth=None, backend="cpu")
             render.info["means2d"].retain_grad()
-            with time("loss"):
+            with timed("loss"):
                 terms = self.objective(
                     render, image, weight, linear_scales=gaussians.linear_scales,
                     linear_opacities=gaussians.linear_opacities,
                 )  # fmt: skip
-            with time("backward"):
+            with timed("backward"):
                 torch.stack(list(terms.values())).sum().backward()
-            with time("statistics"):
+            with timed("statistics"):
                 self.densifier.collect(render.info)
-            with time("adam"):
+            with timed("adam"):
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
+
+
+    def time_refinement(self) -> Timing:
+        """Clones, splits and prunes by the statistics so far, once: it changes the model."""
+        start = time.perf_counter()
+        config = self.densifier.config
+        self.densifier.refine(config.start + config.every, self.gaussians, self.optimizer)
+        return Timing.of([time.perf_counter() - start])
 
 
 def resample(gaussians: Gaussians, count: int, seed: int = 0) -> Gaussians:
@@ -91,18 +98,17 @@ def measure_iteration(
     scene = load_scene(source, SceneConfig(eval=True, n_views=views))
     iteration = TrainingIteration(resample(load_ply(model), count), scene.extent)
     kernels = Stopwatch()
-    original = rasterizer.cpu.call, losses.image.call
-    rasterizer.cpu.call = losses.image.call = kernels.kernel_caller(native.call)
-    try:
+    with kernels.kernels():
         for index in range(repetitions + WARM_UP):
             if index == WARM_UP:
                 iteration.stages.seconds.clear()
                 kernels.seconds.clear()
             view = scene.train[index % len(scene.train)]
             iteration(view.camera, view.image(iteration.background), view.weight())
-    finally:
-        rasterizer.cpu.call, losses.image.call = original
     camera = scene.train[0].camera
+    all_of_it = iteration.stages.seconds["all"]
+    within = sum(sum(values) for values in kernels.seconds.values())
+    densify = iteration.time_refinement()
     return {
         "scene": source.name,
         "views": len(scene.train),
@@ -110,6 +116,8 @@ def measure_iteration(
         "pixels": f"{camera.width}x{camera.height}",
         "threads": threads,
         **iteration.stages.timings(),
+        "outside_kernels": f"{100 * (1 - within / sum(all_of_it)):.1f} %",
+        "one_refinement": densify,
         "kernels": kernels.timings(),
     }
 

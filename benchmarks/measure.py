@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
@@ -11,10 +12,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
+import losses.image
 import native
+import native.kernels
+import rasterizer.cpu
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,38 @@ class Stopwatch:
         yield
         self.seconds.setdefault(name, []).append(time.perf_counter() - start)
 
-    def kernel_caller(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`native.call`, timed under the kernel's name without its prefix."""
+    @contextmanager
+    def kernels(self) -> Iterator[None]:
+        """Times every kernel that is called within the block, under its name without the prefix.
+
+        The forward pass of the rasterizer is told apart as `binning` and `raster_forward`.
+        """
+        original = native.call
 
         def timed(name: str, *arguments: Any) -> Any:
             with self.time(name.removeprefix("fs_")):
-                return call(name, *arguments)
+                result = original(name, *arguments)
+            if name == "fs_raster_forward":
+                binning = 1e-3 * raster_counts(result)["binning_ms"]
+                self.seconds.setdefault("binning", []).append(binning)
+                self.seconds["raster_forward"][-1] -= binning
+            return result
 
-        return timed
+        with contextlib.ExitStack() as stack:
+            for module in (native, native.kernels, rasterizer.cpu, losses.image):
+                stack.enter_context(mock.patch.object(module, "call", timed))
+            yield
 
     def timings(self) -> dict[str, Timing]:
         """What was measured so far."""
         return {name: Timing.of(values) for name, values in self.seconds.items()}
+
+
+def raster_counts(address: int) -> dict[str, float]:
+    """What a forward pass had to do, from its handle: overlaps, pairs (with 4x4 blocks), binning_ms."""
+    counts = torch.empty(3, dtype=torch.float64)
+    native.call("fs_raster_counts", address, counts)
+    return dict(zip(("overlaps", "pairs", "binning_ms"), counts.tolist(), strict=True))
 
 
 def repeat(work: Callable[[], Any], repetitions: int, warm_up: int = 3) -> tuple[Timing, Timing]:

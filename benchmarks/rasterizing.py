@@ -7,9 +7,8 @@ from typing import Any
 import torch
 
 import native
-import rasterizer.cpu
 from benchmarks.inputs import Inputs, generate_inputs
-from benchmarks.measure import Stopwatch, repeat
+from benchmarks.measure import Stopwatch, raster_counts, repeat
 from rasterizer import rasterization
 
 
@@ -23,7 +22,7 @@ class OneImage:
         g = torch.Generator().manual_seed(1)
         self.gradient = torch.randn(1, inputs.height, inputs.width, 4, generator=g)
         self.stopwatch = Stopwatch()
-        self.overlaps = 0
+        self.overlaps = self.pairs = 0
 
     def __call__(self) -> None:
         """One image."""
@@ -36,7 +35,8 @@ class OneImage:
             )  # fmt: skip
         meta["means2d"].retain_grad()
         handle = image.grad_fn.handles[0]  # type: ignore[union-attr]  # of rasterizer.cpu's function
-        self.overlaps = native.call("fs_raster_overlaps", handle.address)
+        counts = raster_counts(handle.address)
+        self.overlaps, self.pairs = int(counts["overlaps"]), int(counts["pairs"])
         with self.stopwatch.time("backward"):
             torch.autograd.backward(image, self.gradient)
         for leaf in self.leaves:
@@ -48,12 +48,8 @@ def measure_image(inputs: Inputs, threads: int, repetitions: int) -> dict[str, A
     native.set_threads(threads)
     work = OneImage(inputs)
     kernels = Stopwatch()
-    original = rasterizer.cpu.call
-    rasterizer.cpu.call = kernels.kernel_caller(original)
-    try:
+    with kernels.kernels():
         wall, cpu = repeat(work, repetitions)
-    finally:
-        rasterizer.cpu.call = original
     parts = work.stopwatch.timings()
     return {
         "scene": inputs.name,
@@ -61,10 +57,12 @@ def measure_image(inputs: Inputs, threads: int, repetitions: int) -> dict[str, A
         "pixels": f"{inputs.width}x{inputs.height}",
         "threads": threads,
         "overlaps": work.overlaps,
+        "pairs_per_pixel": round(16 * work.pairs / (inputs.width * inputs.height), 1),
         "forward": parts["forward"],
         "backward": parts["backward"],
         "both": wall,
         "cpu": cpu,
+        "busy": f"{100 * cpu.median / (threads * wall.median):.0f} %",
         "kernels": kernels.timings(),
     }
 

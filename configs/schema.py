@@ -19,7 +19,7 @@ from configs.config_error import ConfigError
 from configs.values import walk
 from gaussian_model import DensifyConfig, ModelConfig, OptimConfig
 from losses import LossConfig
-from scene import SceneConfig
+from scene import PyramidConfig, SceneConfig
 
 Flag = FlagCreatePairsOff[bool]
 _ITERATIONS = {"unit": "iterations"}
@@ -76,6 +76,8 @@ class Config:
 
     scene: Annotated[SceneConfig, OmitArgPrefixes] = field(default_factory=SceneConfig)
     """The scene: images, masks, resolution, held-out views."""
+    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    """Coarse-to-fine training images."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The Gaussians."""
     optim: OptimConfig = field(default_factory=OptimConfig)

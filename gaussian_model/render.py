@@ -92,7 +92,7 @@ def render(
     )
     alpha = alphas[..., 0]
     return RenderOutput(
-        color=colors[..., :3],
+        color=colors if depth is None else colors[..., :3],  # a slice's gradient is a cleared copy
         depth=torch.zeros_like(alpha) if depth is None else colors[..., 3],
         alpha=alpha,
         info=info,

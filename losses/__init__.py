@@ -6,7 +6,7 @@ come from the same dictionary.
 
 from __future__ import annotations
 
-from losses.image import l1_and_ssim, ssim, ssim_map
+from losses.image import l1_and_ssim, mean_squared_error, ssim, ssim_map
 from losses.objective import LossConfig, Objective
 
-__all__ = ["LossConfig", "Objective", "l1_and_ssim", "ssim", "ssim_map"]
+__all__ = ["LossConfig", "Objective", "l1_and_ssim", "mean_squared_error", "ssim", "ssim_map"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from native import call
+from native import call, empty
 
 WINDOW_SIZE = 11  # pixels (Wang et al. 2004)
 WINDOW_SIGMA = 1.5  # pixels
@@ -59,6 +59,28 @@ def ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     return l1_and_ssim(image, target, weight)[1]
 
 
+@torch.no_grad()
+def mean_squared_error(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean over pixels and channels of (clamp(image, 0, 1) - target)^2; a scalar, no gradient.
+
+    Args:
+        image: [H, W, 3]; clamped here.
+        target: [H, W, 3] in [0, 1].
+        weight: [H, W] >= 0, or None for 1 everywhere. Where all are 0 the result is 0.
+    """
+    if image.device.type == "cpu" and image.dtype == torch.float32:
+        sums = torch.empty(2, dtype=torch.float64)
+        weight = None if weight is None else weight.contiguous().to(image)
+        height, width = image.shape[:2]
+        call("fs_squared_error", width, height, image.contiguous(), target.contiguous().to(image), weight, sums)
+        return (sums[0] / sums[1] if sums[1] > 0 else sums[1]).to(torch.float32)
+    error = (image.clamp(0, 1) - target).square().mean(-1)
+    if weight is None:
+        return error.mean()
+    total = weight.sum()
+    return torch.where(total > 0, (error * weight).sum() / total, total)
+
+
 def ssim_map(image: Tensor, target: Tensor) -> Tensor:
     """SSIM of every pixel and channel [H, W, 3], in plain torch, any dtype and device."""
     x = torch.arange(WINDOW_SIZE, dtype=torch.float64) - WINDOW_SIZE // 2
@@ -86,7 +108,7 @@ class _NativeLoss(torch.autograd.Function):
         image, target = image.contiguous(), target.contiguous().to(image)
         weight = None if weight is None else weight.contiguous().to(image)
         height, width = image.shape[:2]
-        maps = torch.empty(3, height, width, 3) if ctx.needs_input_grad[0] else None
+        maps = empty(3, height, width, 3) if ctx.needs_input_grad[0] else None
         sums = torch.empty(3, dtype=torch.float64)
         call("fs_image_loss_forward", width, height, image, target, weight, maps, sums)
         total = float(sums[2])
@@ -100,7 +122,7 @@ class _NativeLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         image, target, weight, maps = ctx.saved_tensors
         height, width = image.shape[:2]
-        grad = torch.empty_like(image)
+        grad = empty(height, width, 3)
         scales = (float(grads[0]) * ctx.scale, float(grads[1]) * ctx.scale)
         call("fs_image_loss_backward", width, height, image, target, weight, maps, *scales, grad)
         return grad, None, None

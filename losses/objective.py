@@ -64,7 +64,7 @@ class Objective:
             Scalars by name: l1, dssim, and the regularisers that are switched on.
         """
         share = self.config.lambda_dssim
-        l1, similarity = l1_and_ssim(render.color[0], target, weight)
+        l1, similarity = l1_and_ssim(render.color.squeeze(0), target, weight)
         terms = {"l1": (1 - share) * l1, "dssim": share * (1 - similarity)}
         for name, factor, values in (
             ("opacity_reg", self.config.opacity_reg, linear_opacities),

@@ -34,9 +34,11 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     ),
     "fs_raster_forward": ([c_int64, c_int, *[_P] * 7, c_int, c_int, _P, _P], _P),
     "fs_raster_backward": ([*[_P] * 10], c_int),
-    "fs_raster_overlaps": ([_P], c_int64),
+    "fs_raster_counts": ([_P, _P], None),
     "fs_raster_free": ([_P], None),
     "fs_image_loss_forward": ([c_int, c_int, *[_P] * 5], c_int),
+    "fs_squared_error": ([c_int, c_int, *[_P] * 4], c_int),
+    "fs_density_statistics": ([c_int64, _P, _P, c_float, c_float, _P, _P], c_int),
     "fs_image_loss_backward": ([c_int, c_int, *[_P] * 4, c_float, c_float, _P], c_int),
 }
 

@@ -115,20 +115,25 @@ class _Project(torch.autograd.Function):
         ctx.save_for_backward(means, quats, scales, viewmats, Ks, radii)
         ctx.settings = settings
         ctx.mark_non_differentiable(radii)
+        ctx.set_materialize_grads(False)
         return radii, means2d, depths, conics, compensations
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        _, v_means2d, v_depths, v_conics, v_compensations = (g.contiguous() for g in grads)
+        _, v_means2d, v_depths, v_conics, v_compensations = (_dense(g) for g in grads)
         means, quats, scales, viewmats, Ks, radii = ctx.saved_tensors
-        width, height, eps2d, near, far, _, antialiased = ctx.settings
+        if v_means2d is None:
+            v_means2d = torch.zeros(*radii.shape)
+        if v_conics is None:
+            v_conics = torch.zeros(*radii.shape[:2], 3)
+        width, height, eps2d, near, far, *_ = ctx.settings
         v_means, v_quats, v_scales = (empty(*t.shape) for t in (means, quats, scales))
         v_viewmats = torch.empty_like(viewmats) if ctx.needs_input_grad[4] else None
         call(
             "fs_project_backward", means.shape[0], viewmats.shape[0], means, quats, scales, viewmats, Ks,
             width, height, eps2d, near, far, radii, v_means2d, v_depths, v_conics,
-            v_compensations if antialiased else None, v_means, v_quats, v_scales, v_viewmats,
+            v_compensations, v_means, v_quats, v_scales, v_viewmats,
         )  # fmt: skip
         return v_means, v_quats, v_scales, None, v_viewmats, None, None
 
@@ -173,6 +178,11 @@ class _SphericalHarmonics(torch.autograd.Function):
             v_parts[0], v_parts[2], v_means, v_campos,
         )  # fmt: skip
         return v_means, v_campos, v_first, v_rest, None, None
+
+
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    """A gradient as the kernels take it; None (nothing depends on that output) is zero."""
+    return None if gradient is None else gradient.contiguous()
 
 
 def _parts(first: Tensor, rest: Tensor | None) -> tuple[int, int, int, int]:
@@ -235,6 +245,7 @@ class _Composite(torch.autograd.Function):
         ctx.save_for_backward(means2d, rows[3], image, alpha)
         ctx.settings = settings
         ctx.shapes = [t.shape for t in rows]
+        ctx.set_materialize_grads(False)
         return image, alpha
 
     @staticmethod
@@ -242,7 +253,9 @@ class _Composite(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         means2d, opacities, image, alpha = ctx.saved_tensors
         counts, width, height, absgrad = ctx.settings
-        v_image, v_alpha = grads[0].contiguous(), grads[1].contiguous()
+        v_image, v_alpha = _dense(grads[0]), _dense(grads[1])
+        if v_image is None:
+            v_image = torch.zeros_like(image)
         v_means2d, v_conics, v_colors, v_opacities = (empty(*shape) for shape in ctx.shapes[:4])
         v_abs = empty(*ctx.shapes[0]) if absgrad else None
         flat_opacities = opacities.view(-1)
@@ -251,7 +264,7 @@ class _Composite(torch.autograd.Function):
             part = slice(start, start + count)
             failed = call(
                 "fs_raster_backward", handle.address, flat_opacities[part], image[camera], v_image[camera],
-                v_alpha[camera], v_means2d.view(-1, 2)[part],
+                None if v_alpha is None else v_alpha[camera], v_means2d.view(-1, 2)[part],
                 None if v_abs is None else v_abs.view(-1, 2)[part], v_conics.view(-1, 3)[part],
                 v_colors.view(-1, image.shape[-1])[part], v_opacities.view(-1)[part],
             )  # fmt: skip

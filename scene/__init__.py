@@ -10,14 +10,17 @@ from scene.camera import Camera
 from scene.cameras_json import NamedCamera, read_cameras_json, write_cameras_json
 from scene.config import SceneConfig
 from scene.load import load_scene
+from scene.pyramid import ImagePyramid, PyramidConfig
 from scene.sampler import ViewSampler
 from scene.scene_error import SceneError
 from scene.view import Points, Scene, View
 
 __all__ = [
     "Camera",
+    "ImagePyramid",
     "NamedCamera",
     "Points",
+    "PyramidConfig",
     "Scene",
     "SceneConfig",
     "SceneError",

@@ -122,6 +122,25 @@ def load_view(frame: Frame, cache: WarpCache, resolution: int, alpha_means: Alph
     )
 
 
+def shrink_view(view: View, width: int, height: int) -> View:
+    """The view on a smaller pixel grid, by averaging over areas; on the view's device."""
+    device = view.pixels.device
+    pixels, alpha = _resample(
+        view.pixels.cpu().numpy(),
+        None if view.alpha is None else view.alpha.cpu().numpy(),
+        lambda image: _shrink(image, (width, height)),
+    )
+    mask = None if view.mask is None else _shrink(view.mask.cpu().numpy(), (width, height))
+    small = View(
+        name=view.name,
+        camera=view.camera.resized(width, height),
+        pixels=torch.from_numpy(np.ascontiguousarray(pixels)),
+        alpha=_tensor(alpha),
+        mask=_tensor(mask),
+    )
+    return small.to(device)
+
+
 def _tensor(channel: Pixels | None) -> torch.Tensor | None:
     """The channel as a tensor; None where it is 255 everywhere and so says nothing."""
     if channel is None or bool((channel == 255).all()):

@@ -86,7 +86,7 @@ class View:
             background: [3] colour in [0, 1] behind transparent pixels; black if not given. Only
                 matters where the view has an alpha.
         """
-        rgb = self.pixels.to(torch.float32) / 255.0
+        rgb = self.pixels / 255.0  # uint8 to float32 in one pass
         if self.alpha is None:
             return rgb
         alpha = self.alpha.to(torch.float32)[..., None] / 255.0

@@ -39,6 +39,7 @@ SHORT = [
         "3000",
         "--model.background",
         "random",
+        *("--pyramid.factor", "2", "--pyramid.until", "25"),
     ),
 ]
 

@@ -60,6 +60,9 @@ class DensifyConfig:
     """Iterations after a reset without refinement; about the number of training views is sensible."""
     max_gaussians: int = 0
     """Growth stops at this number, the highest gradients first; 0 = no limit. Initial ones stay."""
+    fill_until: int = field(default=0, metadata={"unit": "iterations"})
+    """The limit rises from 0 to `max_gaussians` until this iteration, in proportion, so that the first
+    iterations, which settle coarse shapes, stay cheap; 0 = the whole limit from the start."""
     mcmc: McmcConfig = field(default_factory=McmcConfig)
     """Options of `strategy: mcmc`."""
 
@@ -71,7 +74,7 @@ class DensifyConfig:
         """
         if self.every < 1:
             raise UserError(f"every: expected at least 1 iteration, got {self.every}")
-        for name in ("start", "stop", "reset_every", "pause_after_reset", "max_gaussians"):
+        for name in ("start", "stop", "reset_every", "pause_after_reset", "max_gaussians", "fill_until"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("prune_opacity", "reset_opacity"):
@@ -86,6 +89,12 @@ class DensifyConfig:
             raise UserError(f"mcmc.min_opacity: expected between 0 and 1, got {self.mcmc.min_opacity}")
         if self.mcmc.grow < 0.0 or self.mcmc.noise_lr < 0.0 or self.mcmc.cap_max < 1:
             raise UserError("mcmc: expected grow >= 0, noise_lr >= 0 and cap_max >= 1")
+
+    def limit(self, iteration: int) -> int | None:
+        """Number of Gaussians that growth after `iteration` may reach; None = any."""
+        if self.max_gaussians == 0:
+            return None
+        return int(self.max_gaussians * min(1.0, iteration / max(self.fill_until, 1)))
 
     @property
     def threshold(self) -> float:

@@ -55,24 +55,33 @@ class DefaultDensifier:
         if self._stopped:
             return
         radii: Tensor = info["radii"]  # [C, N, 2]
-        visible = (radii > 0).all(dim=-1)  # [C, N]
-        cameras, count = visible.shape
+        cameras, count = radii.shape[:2]
         if self.statistics.get("count", radii.new_empty(0)).shape[:1] != (count,):
             self._clear(count, radii.device)
         self.statistics = {name: value.to(radii.device) for name, value in self.statistics.items()}
-        seen = self.statistics["count"]
-        for camera in range(cameras):  # one after the other: a fixed order of summation
-            seen += visible[camera]
         gradient = self._gradient(info["means2d"])
-        if gradient is not None:
-            x = gradient[..., 0] * (0.5 * info["width"] * cameras)
-            y = gradient[..., 1] * (0.5 * info["height"] * cameras)
-            norm = torch.where(visible, (x.square() + y.square()).sqrt(), 0.0)
-            for camera in range(cameras):
-                self.statistics["gradient"] += norm[camera]
+        scale = (0.5 * info["width"] * cameras, 0.5 * info["height"] * cameras)
+        for camera in range(cameras):  # one after the other: a fixed order of summation
+            self._add(radii[camera], None if gradient is None else gradient[camera], scale)
         if self.config.prune_screen_size > 0.0:
             size = radii.amax(dim=(0, 2)) / max(info["width"], info["height"])
             torch.maximum(self.statistics["screen_size"], size, out=self.statistics["screen_size"])
+
+    def _add(self, radii: Tensor, gradient: Tensor | None, scale: tuple[float, float]) -> None:
+        """Add one camera's radii [N,2] and pixel gradients [N,2]; `scale` makes these normalised ones."""
+        total, seen = self.statistics["gradient"], self.statistics["count"]
+        native_types = radii.dtype == torch.int32 and (gradient is None or gradient.dtype == torch.float32)
+        if radii.device.type == "cpu" and native_types:
+            from native import call  # compiles on first use, so never at import
+
+            dense = None if gradient is None else gradient.contiguous()
+            call("fs_density_statistics", len(radii), radii.contiguous(), dense, *scale, total, seen)
+            return
+        visible = (radii > 0).all(dim=-1)
+        seen += visible
+        if gradient is not None:
+            x, y = gradient[:, 0] * scale[0], gradient[:, 1] * scale[1]
+            total += torch.where(visible, (x.square() + y.square()).sqrt(), 0.0)
 
     def _gradient(self, means2d: Tensor) -> Tensor | None:
         """Gradient [C,N,2] of the projected positions; None where the loss did not depend on them."""
@@ -145,15 +154,16 @@ class DefaultDensifier:
         doomed = gaussians.linear_opacities() < config.prune_opacity
         too_large = torch.zeros_like(doomed)
         if config.reset_every > 0 and iteration > config.reset_every:
-            limit = config.prune_scale * self.extent
+            largest_allowed = config.prune_scale * self.extent
             if config.prune_screen_size > 0.0:
                 doomed |= self.statistics["screen_size"] > config.prune_screen_size
-            too_large = largest > limit
+            too_large = largest > largest_allowed
             # A split part that would still be too large is not worth making.
-            doomed |= torch.where(grow & large, largest / SPLIT_SHRINK, largest) > limit
+            doomed |= torch.where(grow & large, largest / SPLIT_SHRINK, largest) > largest_allowed
         grow &= ~doomed
-        if config.max_gaussians > 0:  # every clone and every split adds exactly one
-            room = max(0, config.max_gaussians - len(gaussians) + int(doomed.sum()))
+        limit = config.limit(iteration)
+        if limit is not None:  # every clone and every split adds exactly one
+            room = max(0, limit - len(gaussians) + int(doomed.sum()))
             grow = _highest(gradient, grow, room)
         split = grow & large
         return grow, split, doomed | (too_large & ~split)

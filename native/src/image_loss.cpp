@@ -132,6 +132,34 @@ extern "C" int fs_image_loss_forward(int width, int height, const float *image, 
     });
 }
 
+// sums: [sum w (clamp(a, 0, 1) - b)^2, sum w over pixels and channels].
+extern "C" int fs_squared_error(int width, int height, const float *image, const float *target, const float *weight,
+                                double *sums) {
+    return fs::status_of([&] {
+        const int length = width * kChannels;
+        std::vector<double> rows(static_cast<size_t>(height) * 2, 0.0);
+        parallel_blocks(height, 32, [&](int64_t begin, int64_t end) {
+            std::vector<float> w(static_cast<size_t>(length));
+            for (int64_t y = begin; y < end; ++y) {
+                if (y == begin || weight) expand_weights(weight ? weight + y * width : nullptr, width, w.data());
+                F error = zero(), total = zero();
+                for (int i = 0; i < length; i += kLanes) {
+                    const int left = length - i;
+                    const F a = load_part(image + y * length + i, left), wi = load_part(w.data() + i, left);
+                    const F d = min(max(a, zero()), set1(1.0f)) - load_part(target + y * length + i, left);
+                    error = fma(wi * d, d, error);
+                    total = total + wi;
+                }
+                rows[static_cast<size_t>(2 * y)] = static_cast<double>(sum(error));
+                rows[static_cast<size_t>(2 * y + 1)] = static_cast<double>(sum(total));
+            }
+        });
+        sums[0] = sums[1] = 0.0;
+        for (int y = 0; y < height; ++y)
+            for (int k = 0; k < 2; ++k) sums[k] += rows[static_cast<size_t>(2 * y + k)];
+    });
+}
+
 // grad [H, W, 3] = scale_l1 w sign(a - b) + scale_ssim d(sum w ssim)/da.
 extern "C" int fs_image_loss_backward(int width, int height, const float *image, const float *target,
                                        const float *weight, const float *maps, float scale_l1, float scale_ssim,

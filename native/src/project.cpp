@@ -237,6 +237,7 @@ void pull_back(const CameraParams &cam, const Projected &o, const F *mean, const
 } // namespace
 
 // Adds up over cameras in their order; v_viewmats is summed over fixed blocks of Gaussians in double.
+// v_depths and v_compensations may be null (zeros).
 extern "C" int fs_project_backward(int64_t n, int64_t cameras, const float *means, const float *quats,
                                     const float *scales, const float *viewmats, const float *ks, int width,
                                     int height, float eps2d, float near_plane, float far_plane,
@@ -265,9 +266,9 @@ extern "C" int fs_project_backward(int64_t n, int64_t cameras, const float *mean
                     const M seen = drawn_lanes(radii + 2 * i, count);
                     if (!any(seen)) continue;
                     const Projected o = project(cams[static_cast<size_t>(ci)], mean, quat, scale, eps2d, near_plane, far_plane);
-                    F v_mean2d[2], v_depth, v_conic[3], v_compensation = zero();
+                    F v_mean2d[2], v_depth = zero(), v_conic[3], v_compensation = zero();
                     load_rows<2>(v_means2d + 2 * i, count, v_mean2d);
-                    load_rows<1>(v_depths + i, count, &v_depth);
+                    if (v_depths) load_rows<1>(v_depths + i, count, &v_depth);
                     load_rows<3>(v_conics + 3 * i, count, v_conic);
                     if (v_compensations) load_rows<1>(v_compensations + i, count, &v_compensation);
                     pull_back(cams[static_cast<size_t>(ci)], o, mean, scale, seen & o.valid, v_mean2d, v_depth, v_conic,

@@ -20,6 +20,7 @@
 #include "simd.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -95,8 +96,9 @@ struct Pair { // the same, before it is sorted by tile
 struct State {
     int width = 0, height = 0, tiles_x = 0, tiles_y = 0, channels = 0;
     int64_t n = 0, visible = 0, entries = 0;
+    double binning_ms = 0.0;
     Buffer<Record> records; // [n]
-    Buffer<uint32_t> keys, keys2, ids, ids2, histogram;
+    Buffer<uint32_t> keys, keys2, ids, ids2, digits, histogram;
     Buffer<uint32_t> tile_begin, tile_end;
     std::vector<Buffer<Pair>> pairs;  // in order of depth, in chunks of ranks
     std::vector<uint64_t> first_slot; // of each chunk
@@ -156,21 +158,54 @@ uint32_t sortable(float depth) { // order-preserving map of finite floats to uns
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// Stable least-significant-digit radix sort of (keys, ids), 11 bits a pass.
-void radix_sort(State &s, size_t n) {
-    s.keys2.resize(n), s.ids2.resize(n);
+constexpr uint32_t kHidden = 0xffffffffu; // key of a Gaussian that is not drawn
+constexpr int kDigitBits = 11, kDigits = 1 << kDigitBits; // three passes sort 32 bits
+
+// Leaves in s.ids the Gaussians that are drawn, by key, equal keys by index; sets s.visible. A stable
+// least-significant-digit radix sort: the shares of the input count and move their keys side by side, and
+// share c's keys of a digit go behind those of the shares before it, so the order does not depend on the shares.
+void sort_visible(State &s, size_t n) {
+    const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(16, static_cast<int64_t>(n) / 8192));
+    const auto begin_of = [&](int64_t share, size_t size) { return size * static_cast<size_t>(share) / static_cast<size_t>(shares); };
+    s.keys2.resize(n), s.ids.resize(n), s.ids2.resize(n), s.digits.resize(static_cast<size_t>(shares) * kDigits);
     uint32_t *k = s.keys.p, *i = s.ids.p, *k2 = s.keys2.p, *i2 = s.ids2.p;
-    for (int shift = 0; shift < 33; shift += 11) {
-        std::vector<size_t> start(2049, 0);
-        for (size_t j = 0; j < n; ++j) ++start[((k[j] >> shift) & 2047u) + 1];
-        for (size_t j = 0; j < 2048; ++j) start[j + 1] += start[j];
-        for (size_t j = 0; j < n; ++j) {
-            const size_t to = start[(k[j] >> shift) & 2047u]++;
-            k2[to] = k[j], i2[to] = i[j];
-        }
+    std::vector<size_t> first(static_cast<size_t>(shares) + 1, 0);
+    parallel_for(shares, [&](int64_t share) {
+        size_t count = 0;
+        for (size_t j = begin_of(share, n), end = begin_of(share + 1, n); j < end; ++j) count += k[j] != kHidden;
+        first[static_cast<size_t>(share) + 1] = count;
+    });
+    for (size_t share = 0; share < static_cast<size_t>(shares); ++share) first[share + 1] += first[share];
+    parallel_for(shares, [&](int64_t share) {
+        size_t to = first[static_cast<size_t>(share)];
+        for (size_t j = begin_of(share, n), end = begin_of(share + 1, n); j < end; ++j)
+            if (k[j] != kHidden) k2[to] = k[j], i2[to++] = static_cast<uint32_t>(j);
+    });
+    const size_t m = first[static_cast<size_t>(shares)];
+    s.visible = static_cast<int64_t>(m);
+    for (int shift = 0; shift < 3 * kDigitBits; shift += kDigitBits) {
         std::swap(k, k2), std::swap(i, i2);
+        const auto digit = [&](size_t j) { return k[j] >> shift & (kDigits - 1u); };
+        parallel_for(shares, [&](int64_t share) {
+            uint32_t *count = s.digits.p + share * kDigits;
+            std::fill(count, count + kDigits, 0u);
+            for (size_t j = begin_of(share, m), end = begin_of(share + 1, m); j < end; ++j) ++count[digit(j)];
+        });
+        uint32_t at = 0;
+        for (int d = 0; d < kDigits; ++d)
+            for (int64_t share = 0; share < shares; ++share) {
+                uint32_t &start = s.digits[static_cast<size_t>(share * kDigits + d)];
+                const uint32_t count = start;
+                start = at, at += count;
+            }
+        parallel_for(shares, [&](int64_t share) {
+            uint32_t *start = s.digits.p + share * kDigits;
+            for (size_t j = begin_of(share, m), end = begin_of(share + 1, m); j < end; ++j) {
+                const uint32_t to = start[digit(j)]++;
+                k2[to] = k[j], i2[to] = i[j];
+            }
+        });
     }
-    std::copy(i, i + n, s.ids.p); // three passes end in the second buffer
 }
 
 struct Input {
@@ -178,8 +213,6 @@ struct Input {
     const float *means2d, *conics, *colors, *opacities, *depths;
     const int32_t *radii;
 };
-
-constexpr uint32_t kHidden = 0xffffffffu; // key of a Gaussian that is not drawn
 
 // Fills the records and sorting keys of Gaussians [begin, end). What cannot touch any pixel, or has
 // unusable numbers, is hidden.
@@ -229,16 +262,9 @@ void make_records(State &s, const Input &in, int64_t begin, int64_t end) {
 // Fills records and tile lists.
 void bin(State &s, const Input &in) {
     const size_t n = static_cast<size_t>(in.n), tiles = static_cast<size_t>(s.tiles_x) * s.tiles_y;
-    s.keys.resize(n), s.ids.resize(n), s.records.resize(n);
+    s.keys.resize(n), s.records.resize(n);
     parallel_blocks(in.n, 1024, [&](int64_t begin, int64_t end) { make_records(s, in, begin, end); });
-    size_t m = 0;
-    for (size_t i = 0; i < n; ++i) {
-        if (s.keys[i] == kHidden) continue;
-        s.keys[m] = s.keys[i];
-        s.ids[m++] = static_cast<uint32_t>(i);
-    }
-    s.visible = static_cast<int64_t>(m);
-    radix_sort(s, m);
+    sort_visible(s, n);
     s.tile_begin.resize(tiles + 1), s.tile_end.resize(tiles);
 
     // Chunks of ranks work independently; the lists do not depend on the chunks.
@@ -564,7 +590,8 @@ void backward_tile(State &s, int tile, const float *color, const float *v_color,
         const int64_t first = static_cast<int64_t>(w.y + y) * s.width + w.x;
         // sum_i w_i (c_i . g) + T_end (background . g - v_alpha) = colour . g - T_end v_alpha
         alignas(64) float q[kTile] = {0}, v[kTile * NC] = {0};
-        for (int x = 0; x < w.columns; ++x) q[x] = -s.transmittance[static_cast<size_t>(first + x)] * v_alpha[first + x];
+        if (v_alpha)
+            for (int x = 0; x < w.columns; ++x) q[x] = -s.transmittance[static_cast<size_t>(first + x)] * v_alpha[first + x];
         for (int x = 0; x < w.columns; ++x)
             for (int c = 0; c < NC; ++c) {
                 if (c >= s.channels) break;
@@ -606,7 +633,9 @@ extern "C" void *fs_raster_forward(int64_t n, int channels, const float *means2d
         s->tiles_x = (width + kTile - 1) / kTile, s->tiles_y = (height + kTile - 1) / kTile;
         const Input in{n, means2d, conics, colors, opacities, depths, radii};
         s->transmittance.resize(static_cast<size_t>(width) * height);
+        const auto start = std::chrono::steady_clock::now();
         bin(*s, in);
+        s->binning_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
         parallel_for(static_cast<int64_t>(s->tiles_x) * s->tiles_y, [&](int64_t t) {
             switch (kernel_channels(channels)) {
             case 1: forward_tile<1>(*s, static_cast<int>(t), background, color, alpha); break;
@@ -621,7 +650,7 @@ extern "C" void *fs_raster_forward(int64_t n, int channels, const float *means2d
     }
 }
 
-// color is what the forward pass returned. v_means2d_abs may be null. All outputs are overwritten.
+// color is what the forward pass returned. v_alpha (zeros) and v_means2d_abs may be null. All outputs are overwritten.
 // Returns 0, or 1 where memory ran out.
 extern "C" int fs_raster_backward(void *handle, const float *opacities, const float *color, const float *v_color,
                                   const float *v_alpha, float *v_means2d, float *v_means2d_abs, float *v_conics,
@@ -684,8 +713,15 @@ extern "C" int fs_raster_backward(void *handle, const float *opacities, const fl
     });
 }
 
-// The (Gaussian, tile) overlaps of the image that the handle stands for.
-extern "C" int64_t fs_raster_overlaps(const void *handle) { return static_cast<const State *>(handle)->entries; }
+// What the forward pass of the image that the handle stands for had to do. counts: (Gaussian, tile) overlaps,
+// pairs of a Gaussian and a block of 4x4 pixels in which it counts, and the milliseconds that making records,
+// sorting and listing took.
+extern "C" void fs_raster_counts(const void *handle, double *counts) {
+    const State &s = *static_cast<const State *>(handle);
+    int64_t pairs = 0;
+    for (int64_t i = 0; i < s.entries; ++i) pairs += __builtin_popcount(s.touched[static_cast<size_t>(i)]);
+    counts[0] = static_cast<double>(s.entries), counts[1] = static_cast<double>(pairs), counts[2] = s.binning_ms;
+}
 
 extern "C" void fs_raster_free(void *handle) {
     State *s = static_cast<State *>(handle);

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import native
-from losses import l1_and_ssim, ssim, ssim_map
+from losses import l1_and_ssim, mean_squared_error, ssim, ssim_map
 
 SIZES = [(1, 1), (1, 9), (5, 7), (11, 11), (37, 61), (64, 48)]
 
@@ -133,3 +133,22 @@ def test_wrong_shapes_are_named() -> None:
         l1_and_ssim(a, b[:4])
     with pytest.raises(ValueError, match="weight"):
         l1_and_ssim(a, b, w[:4])
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_squared_error_is_that_of_the_clamped_image(height: int, width: int, weighted: bool) -> None:
+    a, b, w = _images(height, width)
+    image, weight = 3.0 * a - 1.0, w if weighted else None  # a third below 0, a third above 1
+    error = (np.clip(image.double().numpy(), 0, 1) - b.double().numpy()) ** 2
+    expected = np.average(error.mean(-1), weights=None if weight is None else w.double().numpy())
+    for dtype in (torch.float32, torch.float64):  # the kernel and plain torch
+        ours = mean_squared_error(image.to(dtype), b.to(dtype), weight)
+        # float32 sums of a row's terms, then double over rows
+        assert float(ours) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_squared_error_of_no_weight_is_zero() -> None:
+    a, b, w = _images(9, 13)
+    for dtype in (torch.float32, torch.float64):
+        assert float(mean_squared_error(a.to(dtype), b.to(dtype), torch.zeros_like(w))) == 0.0

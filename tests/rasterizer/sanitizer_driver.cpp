@@ -37,7 +37,7 @@ void *fs_raster_forward(int64_t, int, const float *, const float *, const float 
                         const int32_t *, const float *, int, int, float *, float *);
 int fs_raster_backward(void *, const float *, const float *, const float *, const float *, float *, float *, float *,
                        float *, float *);
-int64_t fs_raster_overlaps(const void *);
+void fs_raster_counts(const void *, double *);
 void fs_raster_free(void *);
 int fs_image_loss_forward(int, int, const float *, const float *, const float *, float *, double *);
 int fs_image_loss_backward(int, int, const float *, const float *, const float *, const float *, float, float, float *);
@@ -153,7 +153,9 @@ Bits render(const Case &c) {
                                              channels % 2 ? static_cast<float *>(background) : nullptr, c.width, c.height,
                                              color, alpha);
             require(handle != nullptr, "fs_raster_forward ran out of memory");
-            require(fs_raster_overlaps(handle) >= 0, "fs_raster_overlaps counts");
+            double counts[3] = {-1, -1, -1};
+            fs_raster_counts(handle, counts);
+            require(counts[0] >= 0 && counts[1] >= 0 && counts[2] >= 0, "fs_raster_counts counts");
             keep(all, color, "color"), keep(all, alpha, "alpha");
             Floats v_color = clean.normals(d * pixels, 1.0f), v_alpha = clean.normals(pixels, 1.0f);
             Floats absolute(2 * n), v_features(d * n);
