@@ -70,7 +70,7 @@ def main() -> None:
     set_threads(parsed.config.threads or torch.get_num_threads())
     backend = resolve_backend(parsed.config.backend)
     scene = load_scene(parsed.config.source_path, parsed.config.scene)
-    config = parsed.resolve(len(scene.train))
+    config = parsed.resolve(len(scene.train), backend)
     with claim_output(config.model_path, resume=config.resume, overwrite=config.overwrite) as output:
         train(config, scene, output, backend)
 

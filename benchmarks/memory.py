@@ -21,8 +21,12 @@ from scene import Camera
 
 
 def measure_memory(cases: list[tuple[int, int]], threads: int) -> list[dict[str, Any]]:
-    """Peak of (Gaussians, width) each; images are three quarters as high as they are wide."""
-    rows = []
+    """Peak of (Gaussians, width) each; images are three quarters as high as they are wide.
+
+    A case that differs from the one before it in one of the two also says what that one costs apiece.
+    """
+    rows: list[dict[str, Any]] = []
+    before_peak, before_case = 0.0, (0, 0)
     for count, width in cases:
         command = [sys.executable, "-m", "benchmarks.memory", str(count), str(width), str(threads)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -33,10 +37,21 @@ def measure_memory(cases: list[tuple[int, int]], threads: int) -> list[dict[str,
                 "pixels": f"{width}x{round(width * 0.75)}",
                 "peak_gib": round(peak, 3),
                 "before_gib": round(before, 3),
-                "bytes_per_gaussian": round((peak - before) * 2**30 / count),
+                "more_than_the_row_above": _marginal(peak - before_peak, (count, width), before_case),
             }
         )
+        before_peak, before_case = peak, (count, width)
     return rows
+
+
+def _marginal(gib: float, case: tuple[int, int], before: tuple[int, int]) -> str:
+    """Bytes per Gaussian or per pixel between two cases (Gaussians, width) that differ in that only."""
+    if case[1] == before[1]:
+        return f"{gib * 2**30 / (case[0] - before[0]):.0f} bytes per Gaussian"
+    if case[0] == before[0]:
+        pixels = [width * round(width * 0.75) for _, width in (case, before)]
+        return f"{gib * 2**30 / (pixels[0] - pixels[1]):.0f} bytes per pixel"
+    return ""
 
 
 def main() -> None:

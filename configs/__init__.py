@@ -2,7 +2,7 @@
 
     parsed = parse_command_line(sys.argv[1:])
     scene = load_scene(parsed.config.source_path, parsed.config.scene)
-    config = parsed.resolve(len(scene.train))
+    config = parsed.resolve(len(scene.train), backend)
     save_config(folder / "config.yaml", config)
 
 Each room declares its own options in a frozen dataclass beside the code that uses them; here they are

@@ -55,17 +55,18 @@ class Parsed:
     argv: tuple[str, ...]
     base: Config | None
 
-    def resolve(self, n_train_views: int) -> Config:
+    def resolve(self, n_train_views: int, backend: str) -> Config:
         """Returns the final configuration.
 
         Args:
             n_train_views: chooses the preset if the user named none.
+            backend: likewise.
 
         Raises:
             ConfigError: the values do not go together.
         """
         if self.base is None:
-            name = choose_preset(n_train_views)
+            name = choose_preset(n_train_views, backend)
             base = dataclasses.replace(load_preset(name), config=name, scene=self.config.scene)
             config = _parse(self.argv, base)
             config = dataclasses.replace(

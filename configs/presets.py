@@ -21,13 +21,16 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml"))
 
 
-def choose_preset(n_train_views: int) -> str:
+def choose_preset(n_train_views: int, backend: str) -> str:
     """Returns the preset for a scene when none is asked for.
 
     Args:
         n_train_views: number of training views after `--eval` and `--n_views`.
+        backend: the one that will render; without a GPU many views take a schedule made for minutes of CPU.
     """
-    return "sparse_view" if n_train_views <= SPARSE_VIEWS else "full_capture"
+    if n_train_views <= SPARSE_VIEWS:
+        return "sparse_view"
+    return "full_capture" if backend == "gsplat" else "cpu_capture"
 
 
 def load_preset(name_or_path: str) -> Config:

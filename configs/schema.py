@@ -44,8 +44,9 @@ class Config:
     config: Annotated[
         str, arg(metavar="NAME|FILE", help_behavior_hint="(default: by the number of views)")
     ] = ""
-    """A preset (quick, sparse_view, full_capture, mcmc) or a YAML file. Options on the command line win over
-    it. Without it: sparse_view for up to 24 training views, else full_capture."""
+    """A preset (quick, sparse_view, cpu_capture, full_capture, mcmc) or a YAML file. Options on the command
+    line win over it. Without it: sparse_view for up to 24 training views; for more, full_capture on a GPU and
+    cpu_capture without one."""
     iterations: int = 30_000
     """Length of the training. Changing it scales every schedule that is not given on the command line too."""
     backend: Literal["auto", "gsplat", "cpu", "reference"] = "auto"

@@ -2,32 +2,38 @@
 // element goes through the same instructions in the same order, whatever the number of threads.
 #include "api.h"
 #include "pool.h"
+#include "simd.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
-extern "C" int fs_adam_step(int64_t n, float *__restrict param, const float *__restrict grad,
-                             float *__restrict exp_avg, float *__restrict exp_avg_sq, double lr, double beta1,
-                             double beta2, double eps, int64_t step) {
+extern "C" int fs_adam_step(int64_t n, float *param, const float *grad, float *exp_avg, float *exp_avg_sq, double lr,
+                             double beta1, double beta2, double eps, int64_t step) {
+    using namespace fs;
     return fs::status_of([&] {
         const double correction1 = 1.0 - std::pow(beta1, static_cast<double>(step));
         const double correction2 = 1.0 - std::pow(beta2, static_cast<double>(step));
-        const float step_size = static_cast<float>(lr / correction1);
-        const float inv_sqrt2 = static_cast<float>(1.0 / std::sqrt(correction2));
-        const float b1 = static_cast<float>(beta1), c1 = static_cast<float>(1.0 - beta1);
-        const float b2 = static_cast<float>(beta2), c2 = static_cast<float>(1.0 - beta2);
-        const float e = static_cast<float>(eps);
+        const F step_size = set1(static_cast<float>(lr / correction1));
+        const F inv_sqrt2 = set1(static_cast<float>(1.0 / std::sqrt(correction2)));
+        const F b1 = set1(static_cast<float>(beta1)), c1 = set1(static_cast<float>(1.0 - beta1));
+        const F b2 = set1(static_cast<float>(beta2)), c2 = set1(static_cast<float>(1.0 - beta2));
+        const F e = set1(static_cast<float>(eps));
         fs::parallel_blocks(n, 1 << 14, [&](int64_t begin, int64_t end) {
-            float *__restrict p = param, *__restrict first = exp_avg, *__restrict second = exp_avg_sq;
-            const float *__restrict slope = grad;
-            for (int64_t i = begin; i < end; ++i) {
-                const float g = slope[i];
-                const float m = b1 * first[i] + c1 * g;
-                const float v = b2 * second[i] + c2 * g * g;
-                first[i] = m;
-                second[i] = v;
-                p[i] -= step_size * m / (std::sqrt(v) * inv_sqrt2 + e);
-            }
+            const auto update = [&](float *p, const float *g_in, float *first, float *second) {
+                const F g = loadu(g_in), m = b1 * loadu(first) + c1 * g, v = b2 * loadu(second) + c2 * g * g;
+                storeu(first, m), storeu(second, v);
+                storeu(p, loadu(p) - step_size * m / (sqrt(v) * inv_sqrt2 + e));
+            };
+            int64_t i = begin;
+            for (; i + kLanes <= end; i += kLanes) update(param + i, grad + i, exp_avg + i, exp_avg_sq + i);
+            const size_t left = static_cast<size_t>(end - i) * sizeof(float);
+            if (!left) return;
+            float p[kLanes] = {0}, g[kLanes] = {0}, first[kLanes] = {0}, second[kLanes] = {0};
+            std::memcpy(p, param + i, left), std::memcpy(g, grad + i, left);
+            std::memcpy(first, exp_avg + i, left), std::memcpy(second, exp_avg_sq + i, left);
+            update(p, g, first, second);
+            std::memcpy(param + i, p, left), std::memcpy(exp_avg + i, first, left), std::memcpy(exp_avg_sq + i, second, left);
         });
     });
 }

@@ -165,7 +165,7 @@ constexpr int kDigitBits = 11, kDigits = 1 << kDigitBits; // three passes sort 3
 // least-significant-digit radix sort: the shares of the input count and move their keys side by side, and
 // share c's keys of a digit go behind those of the shares before it, so the order does not depend on the shares.
 void sort_visible(State &s, size_t n) {
-    const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(16, static_cast<int64_t>(n) / 8192));
+    const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(16, static_cast<int64_t>(n) / 2048));
     const auto begin_of = [&](int64_t share, size_t size) { return size * static_cast<size_t>(share) / static_cast<size_t>(shares); };
     s.keys2.resize(n), s.ids.resize(n), s.ids2.resize(n), s.digits.resize(static_cast<size_t>(shares) * kDigits);
     uint32_t *k = s.keys.p, *i = s.ids.p, *k2 = s.keys2.p, *i2 = s.ids2.p;

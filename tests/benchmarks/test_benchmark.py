@@ -15,6 +15,7 @@ from benchmarks.inputs import KEYS, generate_inputs, load_inputs
 from benchmarks.iterating import as_gaussians, resample
 from benchmarks.measure import Timing, table
 from errors import UserError
+from gaussian_model import save_ply
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,11 +45,53 @@ def test_rasterizer_and_scaling_are_measured_tabled_written_and_drawn(tmp_path: 
     for row in results["rasterizer"]:
         assert row["scene"] == "small" and row["gaussians"] == 200 and row["overlaps"] > 0
         assert 0 < row["forward"]["minimum"] <= row["forward"]["median"] <= row["both"]["maximum"]
-        assert {"raster_forward", "raster_backward", "project_backward"} <= set(row["kernels"])
+        assert {"binning", "raster_forward", "raster_backward", "project_backward"} <= set(row["kernels"])
+        assert row["pairs_per_pixel"] > 0 and row["busy"].endswith(" %")
     assert [(row["along"], row["pixels"]) for row in results["scaling"]] == [
         ("gaussians", "504x378"), ("gaussians", "504x378"), ("width", "40x30"),
     ]  # fmt: skip
     assert (output / "scaling.png").stat().st_size > 1000 and "small" in done.stdout
+
+
+def test_an_iteration_is_told_apart_into_stages_and_kernels(tmp_path: Path, small_scene: Path) -> None:
+    save_ply(tmp_path / "model.ply", as_gaussians(generate_inputs(300, 80, 60)))
+    done = _run(
+        *("iteration", "--scene", small_scene, "--model", tmp_path / "model.ply", "--output", tmp_path),
+        *("--gaussians", "100", "400", "--threads", "1", "--repetitions", "3"),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text())["iteration"]
+    assert [row["gaussians"] for row in rows] == [100, 400, 8]  # the last one is the fixed cost
+    for row in rows[:2]:
+        stages = sum(row[stage]["median"] for stage in ("forward", "loss", "backward", "statistics", "adam"))
+        assert 0 < stages <= 1.5 * row["all"]["maximum"]
+        assert {"binning", "raster_forward", "image_loss_forward", "adam_step", "density_statistics"} <= set(
+            row["kernels"]
+        )
+        assert 0 < float(row["outside_kernels"].removesuffix(" %")) < 100
+        assert row["one_refinement"]["repetitions"] == 1
+    assert (tmp_path / "iteration.png").stat().st_size > 1000
+
+
+def test_convergence_is_recorded_without_the_time_of_evaluation(tmp_path: Path, small_scene: Path) -> None:
+    done = _run(
+        *("convergence", "--scene", small_scene, "--output", tmp_path, "--points", "5"),
+        "--train=--config quick --iterations 10 --quiet",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text())["convergence"]
+    assert [row["iteration"] for row in rows] == [5, 10]
+    assert 0 < rows[0]["seconds"] <= rows[1]["seconds"] and all(row["psnr"] > 0 for row in rows)
+
+
+def test_another_trainer_is_timed_on_the_same_scene(tmp_path: Path, small_scene: Path) -> None:
+    peer = f"{sys.executable} -c pass {{scene}} {{iterations}}"
+    done = _run(
+        *("peer", "--scene", small_scene, "--output", tmp_path, "--peer-iterations", "7", f"--peer={peer}"),
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "results.json").read_text())["peer"]
+    assert str(small_scene) in row["command"].replace("'", "") and row["command"].endswith(" 7")
 
 
 def test_what_cannot_be_measured_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

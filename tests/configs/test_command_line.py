@@ -28,8 +28,8 @@ from errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def parse(*words, views=100):
-    return parse_command_line(["-s", "scenes/garden", *words]).resolve(views)
+def parse(*words, views=100, backend="cpu"):
+    return parse_command_line(["-s", "scenes/garden", *words]).resolve(views, backend)
 
 
 def test_options_win_over_the_preset_and_the_preset_over_defaults(tmp_path):
@@ -50,14 +50,23 @@ def test_a_preset_is_found_by_name_and_by_path(name, tmp_path, monkeypatch):
 def test_an_unknown_preset_suggests_one():
     with pytest.raises(ConfigError, match=r"no preset or file 'quik': did you mean quick\?"):
         parse("--config", "quik")
-    with pytest.raises(ConfigError, match=r"presets: full_capture, mcmc, quick, sparse_view"):
+    with pytest.raises(ConfigError, match=r"presets: cpu_capture, full_capture, mcmc, quick, sparse_view"):
         parse("--config", "zzz")
 
 
-@pytest.mark.parametrize(("views", "name"), [(3, "sparse_view"), (24, "sparse_view"), (25, "full_capture")])
-def test_without_a_preset_the_number_of_training_views_chooses(views, name):
-    assert choose_preset(views) == name
-    config = parse("--loss.lambda_dssim", "0.3", "-r", "4", views=views)
+@pytest.mark.parametrize(
+    ("views", "backend", "name"),
+    [
+        (3, "cpu", "sparse_view"),
+        (24, "gsplat", "sparse_view"),
+        (25, "gsplat", "full_capture"),
+        (25, "cpu", "cpu_capture"),
+        (25, "reference", "cpu_capture"),
+    ],
+)
+def test_without_a_preset_the_views_and_the_backend_choose(views, backend, name):
+    assert choose_preset(views, backend) == name
+    config = parse("--loss.lambda_dssim", "0.3", "-r", "4", views=views, backend=backend)
     base = load_preset(name)
     assert config.config == name and config.iterations == base.iterations and config.densify == base.densify
     assert config.loss.lambda_dssim == 0.3 and config.scene.resolution == 4
@@ -67,7 +76,7 @@ def test_a_named_preset_is_kept_whatever_the_number_of_views():
     assert parse("--config", "quick", views=3).config == "quick"
 
 
-@pytest.mark.parametrize("name", ["quick", "sparse_view", "full_capture"])
+@pytest.mark.parametrize("name", ["quick", "sparse_view", "cpu_capture", "full_capture"])
 def test_shipped_presets_leave_the_scene_alone_since_they_are_chosen_after_reading_it(name):
     assert load_preset(name).scene == Config().scene
 
@@ -148,13 +157,14 @@ def test_what_a_preset_leaves_out_scales_from_the_defaults_to_its_length(tmp_pat
 
 
 def test_the_configuration_of_a_run_is_a_preset_without_its_paths(tmp_path):
-    config = parse("--config", "quick", "--seed", "7", "-m", "first", "--iterations", "750")
+    quick = load_preset("quick")
+    half = str(quick.iterations // 2)
+    config = parse("--config", "quick", "--seed", "7", "-m", "first", "--iterations", half)
     save_config(tmp_path / "config.yaml", config)
     again = parse("--config", str(tmp_path / "config.yaml"), "-m", "second")
     assert again.seed == 7 and again.model_path == Path("second") and again.densify == config.densify
-    longer = parse("--config", str(tmp_path / "config.yaml"), "--iterations", "1500").densify
-    quick = load_preset("quick").densify
-    assert (longer.start, longer.stop) == (quick.start, quick.stop)
+    longer = parse("--config", str(tmp_path / "config.yaml"), "--iterations", str(quick.iterations)).densify
+    assert (longer.start, longer.stop) == (quick.densify.start, quick.densify.stop)
 
 
 def test_resuming_takes_the_configuration_of_the_run(tmp_path):
@@ -162,7 +172,7 @@ def test_resuming_takes_the_configuration_of_the_run(tmp_path):
         parse("--config", "quick", "--seed", "7", "--iterations", "500"), model_path=tmp_path
     )
     save_config(tmp_path / "config.yaml", config)
-    resumed = parse_command_line(["-m", str(tmp_path), "--resume", "--quiet"]).resolve(100)
+    resumed = parse_command_line(["-m", str(tmp_path), "--resume", "--quiet"]).resolve(100, "cpu")
     assert resumed == dataclasses.replace(config, resume=True, quiet=True)
     # the command of the run with --resume added means the same
     same = [
@@ -177,12 +187,12 @@ def test_resuming_takes_the_configuration_of_the_run(tmp_path):
         "--iterations",
         "500",
     ]
-    assert parse_command_line([*same, "--resume"]).resolve(100) == dataclasses.replace(config, resume=True)
+    assert parse_command_line([*same, "--resume"]).resolve(100, "cpu") == dataclasses.replace(config, resume=True)
 
 
 def test_a_resumed_run_can_be_made_longer_without_moving_its_schedule(tmp_path):
     save_config(tmp_path / "config.yaml", parse("--config", "quick"))
-    longer = parse_command_line(["-m", str(tmp_path), "--resume", "--iterations", "4000"]).resolve(100)
+    longer = parse_command_line(["-m", str(tmp_path), "--resume", "--iterations", "4000"]).resolve(100, "cpu")
     assert longer.iterations == 4000 and longer.densify == load_preset("quick").densify
 
 

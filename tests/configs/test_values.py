@@ -112,7 +112,7 @@ def test_files_that_are_no_text_or_not_there_are_named(tmp_path):
     "words", [[], ["--config", "quick"], ["--test_iterations", "3", "5", "--densify.strategy", "mcmc"]]
 )
 def test_a_saved_configuration_is_read_back_equal(words, tmp_path):
-    config = parse_command_line(["-s", "sc\u00e8ne: x", *words]).resolve(9)
+    config = parse_command_line(["-s", "sc\u00e8ne: x", *words]).resolve(9, "cpu")
     save_config(tmp_path / "config.yaml", config)
     assert load_saved_config(tmp_path / "config.yaml") == load_saved_config(tmp_path) == config
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml"]

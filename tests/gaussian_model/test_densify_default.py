@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,16 @@ def test_the_cap_is_hard_and_keeps_the_highest_gradients(generator, limit):
     assert len(gaussians) == 100 + room
     best = gradient.argsort(descending=True)[:room].sort().values
     assert torch.equal(gaussians.params["means"].detach()[100:], before[best])
+
+
+def test_a_limit_that_rises_is_proportional_to_the_iteration(generator):
+    densifier, gaussians, _ = grown(100, 300, generator)
+    densifier.config = replace(densifier.config, fill_until=1200)
+    densifier.refine(600, gaussians, stepped_optimizer(random_gaussians(0)))
+    assert len(gaussians) == 150  # half way to 1200: half of 300
+    limits = [densifier.config.limit(iteration) for iteration in (0, 100, 1200, 5000)]
+    assert limits == [0, 25, 300, 300]
+    assert DensifyConfig(max_gaussians=300).limit(1) == 300 and DensifyConfig(fill_until=9).limit(1) is None
 
 
 def test_more_initial_gaussians_than_the_cap_stay(generator):

@@ -39,6 +39,8 @@ int fs_raster_backward(void *, const float *, const float *, const float *, cons
                        float *, float *);
 void fs_raster_counts(const void *, double *);
 void fs_raster_free(void *);
+int fs_squared_error(int, int, const float *, const float *, const float *, double *);
+int fs_density_statistics(int64_t, const int32_t *, const float *, float, float, float *, float *);
 int fs_image_loss_forward(int, int, const float *, const float *, const float *, float *, double *);
 int fs_image_loss_backward(int, int, const float *, const float *, const float *, const float *, float, float, float *);
 }
@@ -229,12 +231,20 @@ Bits losses_and_adam(int width, int height, double poison, unsigned seed) {
         fs_image_loss_forward(width, height, image, target, w, nullptr, sums.get());
         fs_image_loss_forward(width, height, image, target, w, maps, sums.get());
         append(all, sums.get(), 6);
+        fs_squared_error(width, height, image, target, w, sums.get());
+        append(all, sums.get(), 4);
         fs_image_loss_backward(width, height, image, target, w, maps, 0.8f, -0.2f, grad);
         keep(all, maps, "maps"), keep(all, grad, "grad");
     }
     const int64_t n = static_cast<int64_t>(3 * pixels);
     Floats first = r.normals(3 * pixels, 0.1f), second = r.uniforms(3 * pixels, 0.0f, 0.1f);
     fs_adam_step(n, image, target, first, second, 1e-2, 0.9, 0.999, 1e-15, 3);
+    Ints radii(2 * pixels);
+    for (size_t i = 0; i < 2 * pixels; ++i) radii[i] = static_cast<int32_t>(i % 5) - 1;
+    Floats norms = r.uniforms(pixels, 0.0f, 1.0f), count = r.uniforms(pixels, 0.0f, 1.0f);
+    fs_density_statistics(static_cast<int64_t>(pixels), radii, nullptr, 2.0f, 3.0f, norms, count);
+    fs_density_statistics(static_cast<int64_t>(pixels), radii, target, 2.0f, 3.0f, norms, count); // of 3 values a pixel
+    keep(all, norms, "norms"), keep(all, count, "count");
     const double total = fs_sum(n, image);
     keep(all, image, "param"), keep(all, first, "exp_avg"), keep(all, second, "exp_avg_sq"), append(all, &total, 2);
     return all;
