@@ -26,7 +26,8 @@ class TrainingIteration:
         self.gaussians = gaussians
         self.optimizer = GaussianAdam(gaussians, OptimConfig(), extent)
         self.objective = Objective(LossConfig())
-        self.densifier = build_densifier(DensifyConfig(), extent, torch.Generator())
+        self.config = DensifyConfig()
+        self.densifier = build_densifier(self.config, extent, torch.Generator())
         self.background = torch.zeros(3)
         self.stages = Stopwatch()
 
@@ -50,12 +51,10 @@ class TrainingIteration:
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
 
-
     def time_refinement(self) -> Timing:
         """Clones, splits and prunes by the statistics so far, once: it changes the model."""
         start = time.perf_counter()
-        config = self.densifier.config
-        self.densifier.refine(config.start + config.every, self.gaussians, self.optimizer)
+        self.densifier.refine(self.config.start + self.config.every, self.gaussians, self.optimizer)
         return Timing.of([time.perf_counter() - start])
 
 

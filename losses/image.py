@@ -72,7 +72,9 @@ def mean_squared_error(image: Tensor, target: Tensor, weight: Tensor | None = No
         sums = torch.empty(2, dtype=torch.float64)
         weight = None if weight is None else weight.contiguous().to(image)
         height, width = image.shape[:2]
-        call("fs_squared_error", width, height, image.contiguous(), target.contiguous().to(image), weight, sums)
+        call(
+            "fs_squared_error", width, height, image.contiguous(), target.contiguous().to(image), weight, sums
+        )
         return (sums[0] / sums[1] if sums[1] > 0 else sums[1]).to(torch.float32)
     error = (image.clamp(0, 1) - target).square().mean(-1)
     if weight is None:

@@ -187,7 +187,9 @@ def test_resuming_takes_the_configuration_of_the_run(tmp_path):
         "--iterations",
         "500",
     ]
-    assert parse_command_line([*same, "--resume"]).resolve(100, "cpu") == dataclasses.replace(config, resume=True)
+    assert parse_command_line([*same, "--resume"]).resolve(100, "cpu") == dataclasses.replace(
+        config, resume=True
+    )
 
 
 def test_a_resumed_run_can_be_made_longer_without_moving_its_schedule(tmp_path):
