@@ -117,7 +117,7 @@ def measure_iteration(
         **iteration.stages.timings(),
         "outside_kernels": f"{100 * (1 - within / sum(all_of_it)):.1f} %",
         "one_refinement": densify,
-        "kernels": kernels.timings(),
+        "kernels": kernels.timings(repetitions),
     }
 
 

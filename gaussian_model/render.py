@@ -93,7 +93,7 @@ def render(
     alpha = alphas[..., 0]
     return RenderOutput(
         color=colors if depth is None else colors[..., :3],  # a slice's gradient is a cleared copy
-        depth=torch.zeros_like(alpha) if depth is None else colors[..., 3],
+        depth=alpha.new_zeros(()).expand_as(alpha) if depth is None else colors[..., 3],
         alpha=alpha,
         info=info,
     )

@@ -98,7 +98,8 @@ struct State {
     int64_t n = 0, visible = 0, entries = 0;
     double binning_ms = 0.0;
     Buffer<Record> records; // [n]
-    Buffer<uint32_t> keys, keys2, ids, ids2, digits, histogram;
+    Buffer<uint32_t> keys, ids, digits, histogram;
+    Buffer<uint64_t> sorted, sorted2;
     Buffer<uint32_t> tile_begin, tile_end;
     std::vector<Buffer<Pair>> pairs;  // in order of depth, in chunks of ranks
     std::vector<uint64_t> first_slot; // of each chunk
@@ -159,52 +160,74 @@ uint32_t sortable(float depth) { // order-preserving map of finite floats to uns
 }
 
 constexpr uint32_t kHidden = 0xffffffffu; // key of a Gaussian that is not drawn
-constexpr int kDigitBits = 11, kDigits = 1 << kDigitBits; // three passes sort 32 bits
+constexpr int kPasses = 3, kMostDigits = 1 << 11; // three digits hold 32 bits
 
 // Leaves in s.ids the Gaussians that are drawn, by key, equal keys by index; sets s.visible. A stable
-// least-significant-digit radix sort: the shares of the input count and move their keys side by side, and
-// share c's keys of a digit go behind those of the shares before it, so the order does not depend on the shares.
+// least-significant-digit radix sort of (key - smallest key, index) in 64 bits, with digits as narrow as the range
+// of keys allows. The shares of the input count and move their entries side by side, and what a share has of a digit
+// goes behind what the shares before it have, so the order does not depend on the shares.
 void sort_visible(State &s, size_t n) {
-    const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(16, static_cast<int64_t>(n) / 2048));
+    const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(16, static_cast<int64_t>(n) / 32768));
     const auto begin_of = [&](int64_t share, size_t size) { return size * static_cast<size_t>(share) / static_cast<size_t>(shares); };
-    s.keys2.resize(n), s.ids.resize(n), s.ids2.resize(n), s.digits.resize(static_cast<size_t>(shares) * kDigits);
-    uint32_t *k = s.keys.p, *i = s.ids.p, *k2 = s.keys2.p, *i2 = s.ids2.p;
-    std::vector<size_t> first(static_cast<size_t>(shares) + 1, 0);
-    parallel_for(shares, [&](int64_t share) {
+    s.sorted.resize(n), s.sorted2.resize(n), s.ids.resize(n), s.digits.resize(static_cast<size_t>(shares) * kMostDigits);
+    struct Seen {
         size_t count = 0;
-        for (size_t j = begin_of(share, n), end = begin_of(share + 1, n); j < end; ++j) count += k[j] != kHidden;
-        first[static_cast<size_t>(share) + 1] = count;
-    });
-    for (size_t share = 0; share < static_cast<size_t>(shares); ++share) first[share + 1] += first[share];
+        uint32_t least = kHidden, most = 0;
+    };
+    std::vector<Seen> seen(static_cast<size_t>(shares));
+    const uint32_t *keys = s.keys.p;
     parallel_for(shares, [&](int64_t share) {
-        size_t to = first[static_cast<size_t>(share)];
-        for (size_t j = begin_of(share, n), end = begin_of(share + 1, n); j < end; ++j)
-            if (k[j] != kHidden) k2[to] = k[j], i2[to++] = static_cast<uint32_t>(j);
+        Seen here;
+        for (size_t j = begin_of(share, n), end = begin_of(share + 1, n); j < end; ++j) {
+            if (keys[j] == kHidden) continue;
+            ++here.count;
+            here.least = std::min(here.least, keys[j]), here.most = std::max(here.most, keys[j]);
+        }
+        seen[static_cast<size_t>(share)] = here;
     });
-    const size_t m = first[static_cast<size_t>(shares)];
+    Seen all;
+    for (Seen &share : seen) {
+        all.least = std::min(all.least, share.least), all.most = std::max(all.most, share.most);
+        std::swap(all.count, share.count); // where the share begins
+        all.count += share.count;
+    }
+    const size_t m = all.count;
     s.visible = static_cast<int64_t>(m);
-    for (int shift = 0; shift < 3 * kDigitBits; shift += kDigitBits) {
-        std::swap(k, k2), std::swap(i, i2);
-        const auto digit = [&](size_t j) { return k[j] >> shift & (kDigits - 1u); };
+    if (m == 0) return;
+    uint64_t *from = s.sorted.p, *to = s.sorted2.p;
+    parallel_for(shares, [&](int64_t share) {
+        size_t at = seen[static_cast<size_t>(share)].count;
+        for (size_t j = begin_of(share, n), end = begin_of(share + 1, n); j < end; ++j)
+            if (keys[j] != kHidden) from[at++] = static_cast<uint64_t>(keys[j] - all.least) << 32 | j;
+    });
+    int width = 1;
+    while (width * kPasses < 32 && (all.most - all.least) >> (width * kPasses)) ++width;
+    const size_t digits = size_t{1} << width;
+    for (int pass = 0; pass < kPasses; ++pass) {
+        const int shift = 32 + pass * width;
+        const auto digit = [&](uint64_t entry) { return static_cast<size_t>(entry >> shift) & (digits - 1); };
         parallel_for(shares, [&](int64_t share) {
-            uint32_t *count = s.digits.p + share * kDigits;
-            std::fill(count, count + kDigits, 0u);
-            for (size_t j = begin_of(share, m), end = begin_of(share + 1, m); j < end; ++j) ++count[digit(j)];
+            uint32_t *count = s.digits.p + static_cast<size_t>(share) * digits;
+            std::fill(count, count + digits, 0u);
+            for (size_t j = begin_of(share, m), end = begin_of(share + 1, m); j < end; ++j) ++count[digit(from[j])];
         });
         uint32_t at = 0;
-        for (int d = 0; d < kDigits; ++d)
-            for (int64_t share = 0; share < shares; ++share) {
-                uint32_t &start = s.digits[static_cast<size_t>(share * kDigits + d)];
+        for (size_t d = 0; d < digits; ++d)
+            for (size_t share = 0; share < static_cast<size_t>(shares); ++share) {
+                uint32_t &start = s.digits[share * digits + d];
                 const uint32_t count = start;
                 start = at, at += count;
             }
+        const bool last = pass == kPasses - 1;
         parallel_for(shares, [&](int64_t share) {
-            uint32_t *start = s.digits.p + share * kDigits;
+            uint32_t *start = s.digits.p + static_cast<size_t>(share) * digits;
             for (size_t j = begin_of(share, m), end = begin_of(share + 1, m); j < end; ++j) {
-                const uint32_t to = start[digit(j)]++;
-                k2[to] = k[j], i2[to] = i[j];
+                const uint32_t place = start[digit(from[j])]++;
+                if (last) s.ids[place] = static_cast<uint32_t>(from[j]);
+                else to[place] = from[j];
             }
         });
+        std::swap(from, to);
     }
 }
 

@@ -301,7 +301,8 @@ int main(int argc, char **argv) {
     }
     const Case many{1300, 2, 71, 50, 3, 0, 1, 0.01, 99}; // several blocks of Gaussians and of pixels
     with_all_thread_counts([&] { return render(many); });
-    with_all_thread_counts([&] { return composite_raw(5000, 71, 50, 0.01, 7); }); // several chunks of binning
+    with_all_thread_counts([&] { return composite_raw(5000, 71, 50, 0.01, 7); });   // several chunks of binning
+    with_all_thread_counts([&] { return composite_raw(70000, 71, 50, 0.01, 8); }); // several shares of sorting
     with_all_thread_counts([&] { return losses_and_adam(101, 77, 0.0, 8); });
     std::printf("ok %lld %s\n", static_cast<long long>(runs), fs_simd_name());
     return 0;
