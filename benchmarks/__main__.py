@@ -55,7 +55,7 @@ class Options:
     widths: list[int] = field(default_factory=lambda: [250, 500, 1000, 2000])
     """scaling: widths in pixels, with 50,000 Gaussians."""
     train: str = "--config quick"
-    """convergence: options of train.py."""
+    """convergence: options of train.py, joined by an equals sign: --train="--config quick --n_views 3"."""
     points: list[int] = field(default_factory=lambda: [100, 200, 400, 700, 1000])
     """convergence: iterations to evaluate after, besides the last."""
     peer: str = ""
