@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,16 @@ def main() -> None:
     options = tyro.cli(Options, prog="scripts/benchmark", config=(tyro.conf.AvoidSubcommands,))
     if options.repetitions < 1 or min(options.threads, default=0) < 1:
         raise UserError("--repetitions, --threads: expected numbers of at least 1")
-    if "peer" in options.what and not options.peer:
+    for name, numbers, least in (
+        ("gaussians", options.gaussians, 1),
+        ("counts", options.counts, 1),
+        ("widths", options.widths, 16),
+        ("points", options.points, 1),
+        ("peer-iterations", [options.peer_iterations], 1),
+    ):
+        if min(numbers, default=0) < least:
+            raise UserError(f"--{name}: expected numbers of at least {least}, got {numbers}")
+    if "peer" in options.what and not options.peer.strip():
         raise UserError(
             'peer: give the other trainer\'s command, as in --peer "opensplat {scene} -n {iterations}"'
         )
@@ -102,7 +112,7 @@ def main() -> None:
             rows = measure_memory([(100_000, 504), (1_000_000, 504), (1_000_000, 1008)], most)
         elif what == "convergence":
             native.set_threads(most)
-            rows = measure_convergence(_scene(options), options.train.split(), options.points)
+            rows = measure_convergence(_scene(options), shlex.split(options.train), options.points)
             plot_convergence(rows, options.output / "convergence.png")
         else:
             rows = [measure_peer(options.peer, _scene(options), options.peer_iterations)]

@@ -12,10 +12,13 @@ from typing import Any
 from unittest import mock
 
 import train
+from errors import UserError
 
 
 def measure_convergence(source: Path, options: list[str], points: list[int]) -> list[dict[str, Any]]:
-    """Trains with train.py's options and records PSNR and training seconds (evaluation not counted).
+    """Trains with train.py's options and records PSNR and training seconds.
+
+    The clock starts when the scene is loaded and stands while views are evaluated.
 
     Args:
         source: the scene.
@@ -24,8 +27,13 @@ def measure_convergence(source: Path, options: list[str], points: list[int]) -> 
     """
     rows: list[dict[str, Any]] = []
     evaluating = 0.0
-    start = time.perf_counter()
-    original = train.show
+    start = 0.0
+    original, original_start = train.show, train.start
+
+    def begin(*arguments: Any) -> Any:
+        nonlocal start
+        start = time.perf_counter()
+        return original_start(*arguments)
 
     def show(*arguments: Any) -> Any:
         nonlocal evaluating
@@ -46,19 +54,31 @@ def measure_convergence(source: Path, options: list[str], points: list[int]) -> 
     with tempfile.TemporaryDirectory() as folder:
         command = ["train.py", "-s", str(source), "-m", f"{folder}/run", "--eval", *options]
         command += ["--test_iterations", *map(str, points)]
-        with mock.patch.object(train, "show", show), mock.patch.object(sys, "argv", command):
+        with (
+            mock.patch.object(train, "show", show),
+            mock.patch.object(train, "start", begin),
+            mock.patch.object(sys, "argv", command),
+        ):
             train.main()
     return rows
 
 
 def measure_peer(command: str, source: Path, iterations: int) -> dict[str, Any]:
     """Wall-clock of another trainer's command, in which {scene} and {iterations} are replaced."""
-    filled = command.format(scene=shlex.quote(str(source)), iterations=iterations)
+    values = {"{scene}": str(source), "{iterations}": str(iterations)}
+    words = shlex.split(command)
+    for name, value in values.items():
+        words = [word.replace(name, value) for word in words]
     start = time.perf_counter()
-    subprocess.run(shlex.split(filled), check=True, stdout=subprocess.DEVNULL)
+    try:
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    except OSError as error:
+        raise UserError(f"--peer: cannot run {words[0]}: {error.strerror}; give its path") from error
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"--peer: {shlex.join(words)} ended with exit code {error.returncode}") from error
     seconds = time.perf_counter() - start
     return {
-        "command": filled,
+        "command": shlex.join(words),
         "seconds": round(seconds, 1),
         "ms_per_iteration": round(1e3 * seconds / iterations, 1),
     }

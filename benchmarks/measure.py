@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 import statistics
@@ -66,7 +67,7 @@ class Stopwatch:
             with self.time(name.removeprefix("fs_")):
                 result = original(name, *arguments)
             if name == "fs_raster_forward":
-                binning = 1e-3 * raster_counts(result)["binning_ms"]
+                binning = 1e-3 * original("fs_raster_binning_ms", result)
                 self.seconds.setdefault("binning", []).append(binning)
                 self.seconds["raster_forward"][-1] -= binning
             return result
@@ -88,11 +89,11 @@ class Stopwatch:
         }
 
 
-def raster_counts(address: int) -> dict[str, float]:
-    """What a forward pass had to do, from its handle: overlaps, pairs (with 4x4 blocks), binning_ms."""
-    counts = torch.empty(3, dtype=torch.float64)
-    native.call("fs_raster_counts", address, counts)
-    return dict(zip(("overlaps", "pairs", "binning_ms"), counts.tolist(), strict=True))
+def raster_counts(address: int) -> tuple[int, int]:
+    """What a forward pass had to do, from its handle: overlaps with tiles, pairs with 4x4 blocks."""
+    overlaps, pairs = ctypes.c_int64(), ctypes.c_int64()
+    native.call("fs_raster_counts", address, ctypes.addressof(overlaps), ctypes.addressof(pairs))
+    return overlaps.value, pairs.value
 
 
 def repeat(work: Callable[[], Any], repetitions: int, warm_up: int = 3) -> tuple[Timing, Timing]:

@@ -11,13 +11,10 @@ import subprocess
 import sys
 from typing import Any
 
-import torch
-
 import native
 from benchmarks.inputs import generate_inputs
-from benchmarks.iterating import TrainingIteration, as_gaussians
+from benchmarks.iterating import TrainingIteration, as_gaussians, as_view
 from engine.memory import peak_memory_gib
-from scene import Camera
 
 
 def measure_memory(cases: list[tuple[int, int]], threads: int) -> list[dict[str, Any]]:
@@ -62,11 +59,10 @@ def main() -> None:
     before = peak_memory_gib()
     inputs = generate_inputs(count, width, round(width * 0.75))
     iteration = TrainingIteration(as_gaussians(inputs), 1.0)
-    camera = Camera(inputs.viewmats[0], inputs.Ks[0], inputs.width, inputs.height)
+    view = as_view(inputs)
     del inputs
-    image = torch.rand(camera.height, camera.width, 3)
     for _ in range(3):
-        iteration(camera, image)
+        iteration(view)
     print(before, peak_memory_gib())
 
 

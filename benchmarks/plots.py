@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-STAGES = ("forward", "loss", "backward", "statistics", "adam")
+STAGES = ("image", "forward", "loss", "backward", "statistics", "adam")
 
 
 def plot_scaling(rows: list[dict[str, Any]], path: Path) -> None:

@@ -76,6 +76,7 @@ class Parsed:
             base, config = self.base, self.config
         if "iterations" in self.given and not config.resume:
             config = scale_schedules(config, config.iterations / base.iterations, self.given)
+        config.pyramid.check()
         return config
 
 

@@ -38,12 +38,7 @@ def l1_and_ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> 
     Raises:
         ValueError: shapes that do not fit.
     """
-    if image.dim() != 3 or image.shape[-1] != 3 or target.shape != image.shape:
-        raise ValueError(
-            f"image, target: expected two [H, W, 3], got {list(image.shape)}, {list(target.shape)}"
-        )
-    if weight is not None and weight.shape != image.shape[:2]:
-        raise ValueError(f"weight: expected [H, W] = {list(image.shape[:2])}, got {list(weight.shape)}")
+    _check(image, target, weight)
     if image.device.type == "cpu" and image.dtype == torch.float32:
         return _NativeLoss.apply(image, target, weight)
     weights = image.new_ones(image.shape[:2]) if weight is None else weight.to(image)
@@ -67,7 +62,11 @@ def mean_squared_error(image: Tensor, target: Tensor, weight: Tensor | None = No
         image: [H, W, 3]; clamped here.
         target: [H, W, 3] in [0, 1].
         weight: [H, W] >= 0, or None for 1 everywhere. Where all are 0 the result is 0.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    _check(image, target, weight)
     if image.device.type == "cpu" and image.dtype == torch.float32:
         sums = torch.empty(2, dtype=torch.float64)
         weight = None if weight is None else weight.contiguous().to(image)
@@ -81,6 +80,15 @@ def mean_squared_error(image: Tensor, target: Tensor, weight: Tensor | None = No
         return error.mean()
     total = weight.sum()
     return torch.where(total > 0, (error * weight).sum() / total, total)
+
+
+def _check(image: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    if image.dim() != 3 or image.shape[-1] != 3 or target.shape != image.shape:
+        raise ValueError(
+            f"image, target: expected two [H, W, 3], got {list(image.shape)}, {list(target.shape)}"
+        )
+    if weight is not None and weight.shape != image.shape[:2]:
+        raise ValueError(f"weight: expected [H, W] = {list(image.shape[:2])}, got {list(weight.shape)}")
 
 
 def ssim_map(image: Tensor, target: Tensor) -> Tensor:

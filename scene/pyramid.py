@@ -43,6 +43,18 @@ class PyramidConfig:
         if self.until < 0:
             raise SceneError(f"until: expected at least 0 iterations, got {self.until}")
 
+    def check(self) -> None:
+        """Refuses a final configuration in which one of the two fields has no effect.
+
+        Raises:
+            SceneError: smaller images are wanted for no iteration.
+        """
+        if self.factor > 1.0 and self.until == 0:
+            raise SceneError(
+                "pyramid.until: expected at least 1 iteration with pyramid.factor above 1, got 0; "
+                "add --pyramid.until, for instance a third of --iterations"
+            )
+
     def reduction(self, iteration: int) -> float:
         """How many times smaller per side the images of an iteration (from 1) are: `factor` to 1.
 

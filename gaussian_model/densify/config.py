@@ -59,7 +59,8 @@ class DensifyConfig:
     pause_after_reset: int = field(default=0, metadata={"unit": "iterations"})
     """Iterations after a reset without refinement; about the number of training views is sensible."""
     max_gaussians: int = 0
-    """Growth stops at this number, the highest gradients first; 0 = no limit. Initial ones stay."""
+    """Growth of `strategy: default` stops at this number, the highest gradients first; 0 = no limit. Initial
+    ones stay. (`strategy: mcmc` has `mcmc.cap_max`.)"""
     fill_until: int = field(default=0, metadata={"unit": "iterations"})
     """The limit rises from 0 to `max_gaussians` until this iteration, in proportion, so that the first
     iterations, which settle coarse shapes, stay cheap; 0 = the whole limit from the start."""

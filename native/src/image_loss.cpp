@@ -146,7 +146,8 @@ extern "C" int fs_squared_error(int width, int height, const float *image, const
                 for (int i = 0; i < length; i += kLanes) {
                     const int left = length - i;
                     const F a = load_part(image + y * length + i, left), wi = load_part(w.data() + i, left);
-                    const F d = min(max(a, zero()), set1(1.0f)) - load_part(target + y * length + i, left);
+                    // In this order a NaN stays one.
+                    const F d = min(set1(1.0f), max(zero(), a)) - load_part(target + y * length + i, left);
                     error = fma(wi * d, d, error);
                     total = total + wi;
                 }

@@ -154,6 +154,7 @@ template <class Fn> void for_each_tile_row(const Record &e, int width, int heigh
 }
 
 uint32_t sortable(float depth) { // order-preserving map of finite floats to unsigned
+    depth += 0.0f;               // -0 is 0
     uint32_t bits;
     std::memcpy(&bits, &depth, 4);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -736,15 +737,16 @@ extern "C" int fs_raster_backward(void *handle, const float *opacities, const fl
     });
 }
 
-// What the forward pass of the image that the handle stands for had to do. counts: (Gaussian, tile) overlaps,
-// pairs of a Gaussian and a block of 4x4 pixels in which it counts, and the milliseconds that making records,
-// sorting and listing took.
-extern "C" void fs_raster_counts(const void *handle, double *counts) {
+// What the forward pass of the image that the handle stands for had to do: (Gaussian, tile) overlaps, and pairs of
+// a Gaussian and a block of 4x4 pixels in which it counts.
+extern "C" void fs_raster_counts(const void *handle, int64_t *overlaps, int64_t *pairs) {
     const State &s = *static_cast<const State *>(handle);
-    int64_t pairs = 0;
-    for (int64_t i = 0; i < s.entries; ++i) pairs += __builtin_popcount(s.touched[static_cast<size_t>(i)]);
-    counts[0] = static_cast<double>(s.entries), counts[1] = static_cast<double>(pairs), counts[2] = s.binning_ms;
+    *overlaps = s.entries, *pairs = 0;
+    for (int64_t i = 0; i < s.entries; ++i) *pairs += __builtin_popcount(s.touched[static_cast<size_t>(i)]);
 }
+
+// The milliseconds that making records, sorting and listing took in that pass.
+extern "C" double fs_raster_binning_ms(const void *handle) { return static_cast<const State *>(handle)->binning_ms; }
 
 extern "C" void fs_raster_free(void *handle) {
     State *s = static_cast<State *>(handle);

@@ -46,7 +46,8 @@ def test_rasterizer_and_scaling_are_measured_tabled_written_and_drawn(tmp_path: 
         assert row["scene"] == "small" and row["gaussians"] == 200 and row["overlaps"] > 0
         assert 0 < row["forward"]["minimum"] <= row["forward"]["median"] <= row["both"]["maximum"]
         assert {"binning", "raster_forward", "raster_backward", "project_backward"} <= set(row["kernels"])
-        assert row["pairs_per_pixel"] > 0 and row["busy"].endswith(" %")
+        assert row["forward"]["repetitions"] == row["kernels"]["raster_forward"]["repetitions"] == 2
+        assert row["evaluations_per_pixel"] > 0 and row["busy"].endswith(" %")
     assert [(row["along"], row["pixels"]) for row in results["scaling"]] == [
         ("gaussians", "504x378"), ("gaussians", "504x378"), ("width", "40x30"),
     ]  # fmt: skip
@@ -63,7 +64,7 @@ def test_an_iteration_is_told_apart_into_stages_and_kernels(tmp_path: Path, smal
     rows = json.loads((tmp_path / "results.json").read_text())["iteration"]
     assert [row["gaussians"] for row in rows] == [100, 400, 8]  # the last one is the fixed cost
     for row in rows[:2]:
-        stages = sum(row[stage]["median"] for stage in ("forward", "loss", "backward", "statistics", "adam"))
+        stages = sum(row[stage]["median"] for stage in ("image", "forward", "loss", "backward", "adam"))
         assert 0 < stages <= 1.5 * row["all"]["maximum"]
         assert {"binning", "raster_forward", "image_loss_forward", "adam_step", "density_statistics"} <= set(
             row["kernels"]
@@ -102,6 +103,10 @@ def test_what_cannot_be_measured_is_one_line_and_exit_code_2(tmp_path: Path) -> 
         (["rasterizer", "--inputs", tmp_path / "part.npz"], "quats, scales, opacities"),
         (["peer"], "give the other trainer's command"),
         (["rasterizer", "--repetitions", "0"], "expected numbers of at least 1"),
+        (["iteration", "--gaussians", "0"], "--gaussians: expected numbers of at least 1"),
+        (["scaling", "--counts", "0"], "--counts: expected numbers of at least 1"),
+        (["peer", "--peer", "no-such-trainer {scene}", "--scene", tmp_path], "cannot run no-such-trainer"),
+        (["peer", "--peer", "false {scene} {other}", "--scene", tmp_path], "ended with exit code 1"),
     ):
         done = _run(*arguments, "--output", tmp_path / "out")
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -273,3 +273,12 @@ def test_parsing_needs_no_gpu_kernels_and_no_tensorboard():
         "assert not {'tensorboard', 'gsplat'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program, str(ROOT)], check=True)
+
+
+def test_small_images_for_no_iteration_are_refused_where_the_preset_is_known():
+    with pytest.raises(UserError, match=r"pyramid.until.*--pyramid.until"):
+        parse("--config", "full_capture", "--pyramid.factor", "4")
+    assert parse("--pyramid.factor", "2", views=3).pyramid.factor == 2.0  # the preset says until when
+    assert (
+        parse("--config", "full_capture", "--pyramid.factor", "4", "--pyramid.until", "9").pyramid.until == 9
+    )

@@ -148,6 +148,20 @@ def test_squared_error_is_that_of_the_clamped_image(height: int, width: int, wei
         assert float(ours) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_squared_error_refuses_shapes_that_do_not_fit_and_passes_a_nan_on() -> None:
+    a, b, w = _images(9, 13)
+    for image, target, weight in (
+        (a, b[:2], None),
+        (a[None], b[None], None),
+        (a, b, w[:2]),
+        (a[..., :1], b[..., :1], w),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            mean_squared_error(image, target, weight)
+    a[3, 4, 1] = float("nan")
+    assert mean_squared_error(a, b).isnan() and mean_squared_error(a.double(), b.double()).isnan()
+
+
 def test_squared_error_of_no_weight_is_zero() -> None:
     a, b, w = _images(9, 13)
     for dtype in (torch.float32, torch.float64):

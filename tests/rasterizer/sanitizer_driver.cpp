@@ -37,7 +37,8 @@ void *fs_raster_forward(int64_t, int, const float *, const float *, const float 
                         const int32_t *, const float *, int, int, float *, float *);
 int fs_raster_backward(void *, const float *, const float *, const float *, const float *, float *, float *, float *,
                        float *, float *);
-void fs_raster_counts(const void *, double *);
+void fs_raster_counts(const void *, int64_t *, int64_t *);
+double fs_raster_binning_ms(const void *);
 void fs_raster_free(void *);
 int fs_squared_error(int, int, const float *, const float *, const float *, double *);
 int fs_density_statistics(int64_t, const int32_t *, const float *, float, float, float *, float *);
@@ -155,9 +156,10 @@ Bits render(const Case &c) {
                                              channels % 2 ? static_cast<float *>(background) : nullptr, c.width, c.height,
                                              color, alpha);
             require(handle != nullptr, "fs_raster_forward ran out of memory");
-            double counts[3] = {-1, -1, -1};
-            fs_raster_counts(handle, counts);
-            require(counts[0] >= 0 && counts[1] >= 0 && counts[2] >= 0, "fs_raster_counts counts");
+            int64_t overlaps = -1, pairs = -1;
+            fs_raster_counts(handle, &overlaps, &pairs);
+            require(overlaps >= 0 && pairs >= 0 && pairs <= 16 * overlaps, "fs_raster_counts counts");
+            require(fs_raster_binning_ms(handle) >= 0, "fs_raster_binning_ms");
             keep(all, color, "color"), keep(all, alpha, "alpha");
             Floats v_color = clean.normals(d * pixels, 1.0f), v_alpha = clean.normals(pixels, 1.0f);
             Floats absolute(2 * n), v_features(d * n);
