@@ -132,7 +132,9 @@ def rasterization(
         backgrounds: [C, D], seen through what transmittance is left; depth channels have none.
         render_mode: RGB, D (accumulated z), ED (z / alpha), RGB+D or RGB+ED (z as last channel).
         sparse_grad: gsplat backend only.
-        absgrad: backward sets `meta["means2d"].absgrad` to the summed absolute pixel gradients (AbsGS).
+        absgrad: backward sets `meta["means2d"].absgrad` to the summed absolute pixel gradients (AbsGS). The
+            cpu backend renders more than four channels in several passes, whose absolute values add up, as
+            those of gsplat's chunks of more than `channel_chunk` do.
         rasterize_mode: classic, or antialiased (Mip-Splatting's opacity compensation).
         channel_chunk: how many channels gsplat renders at once; no effect on the result.
         distributed: gsplat backend only; so are the arguments below.

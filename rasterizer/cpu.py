@@ -68,11 +68,6 @@ class CpuStages:
         absgrad: bool,
     ) -> tuple[Tensor, Tensor]:
         """See `Stages.composite`."""
-        if absgrad and colors.shape[-1] > _MAX_CHANNELS:  # its absolute values are of sums over all channels
-            raise NotImplementedError(
-                f"absgrad: backend 'cpu' supports it for up to {_MAX_CHANNELS} channels, depth included, "
-                f"got {colors.shape[-1]}"
-            )
         if colors.shape[-1] > _MAX_CHANNELS:  # a row that one pass leaves out must be missing from all
             radii = radii * colors.isfinite().all(-1, keepdim=True)
         images, alphas = [], []

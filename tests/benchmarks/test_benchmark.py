@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_convergence_is_recorded_without_the_time_of_evaluation(tmp_path: Path, 
 
 
 def test_another_trainer_is_timed_on_the_same_scene(tmp_path: Path, small_scene: Path) -> None:
-    peer = f"{sys.executable} -c pass {{scene}} {{iterations}}"
+    peer = f"{shlex.quote(sys.executable)} -c pass {{scene}} {{iterations}}"
     done = _run(
         *("peer", "--scene", small_scene, "--output", tmp_path, "--peer-iterations", "7", f"--peer={peer}"),
     )

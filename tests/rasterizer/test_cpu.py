@@ -336,10 +336,3 @@ def test_gradients_are_the_same_formula_row_by_row_where_the_scene_is_opaque() -
         # pass that misses some ends of pixels is wrong in 15 to 22).
         wrong = error > 1e-3 * size + 1e-6 * size.max()
         assert int(wrong.sum()) <= 8, f"{int(wrong.sum())} of {n} rows differ"
-
-
-def test_absgrad_of_more_channels_than_one_pass_has_is_refused() -> None:
-    view, K = torch.eye(4)[None], torch.tensor([[[9.0, 0, 4], [0, 9, 4], [0, 0, 1]]])
-    leaves = (torch.tensor([[0.0, 0, 2]]), torch.tensor([[1.0, 0, 0, 0]]), torch.ones(1, 3), torch.ones(1))
-    with pytest.raises(NotImplementedError, match="absgrad.*up to 4 channels, depth included, got 5"):
-        rasterization(*leaves, torch.ones(1, 5), view, K, 8, 8, absgrad=True, packed=False, backend="cpu")
