@@ -3,6 +3,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <pthread.h>
 #include <thread>
@@ -14,6 +15,42 @@ namespace {
 
 thread_local bool inside_job = false;
 
+// The indices that a thread still has to do, [begin, end): it takes them from the front, and one that has none left
+// takes the rear half of somebody's. Neighbouring indices touch the same memory, and the next loop begins with the
+// same shares: what a thread reads is mostly in its own core's cache.
+class alignas(64) Share {
+    std::atomic<uint64_t> both{0};
+    static uint64_t pack(uint64_t begin, uint64_t end) { return begin << 32 | end; }
+
+  public:
+    void set(int64_t begin, int64_t end) { both.store(pack(static_cast<uint64_t>(begin), static_cast<uint64_t>(end)), std::memory_order_relaxed); }
+    int64_t left() const {
+        const uint64_t now = both.load(std::memory_order_relaxed);
+        return static_cast<int64_t>(now & 0xffffffffu) - static_cast<int64_t>(now >> 32);
+    }
+    // The next index, or -1.
+    int64_t take() {
+        uint64_t now = both.load(std::memory_order_relaxed);
+        while ((now >> 32) < (now & 0xffffffffu))
+            if (both.compare_exchange_weak(now, now + (uint64_t{1} << 32), std::memory_order_relaxed)) return static_cast<int64_t>(now >> 32);
+        return -1;
+    }
+    // Moves the rear half to `thief`, whose share is empty. An index is in one share at a time, so a share that
+    // reads the same holds the same.
+    bool give_half(Share &thief) {
+        uint64_t now = both.load(std::memory_order_relaxed);
+        for (;;) {
+            const uint64_t begin = now >> 32, end = now & 0xffffffffu;
+            if (begin >= end) return false;
+            const uint64_t middle = begin + (end - begin) / 2;
+            if (both.compare_exchange_weak(now, pack(begin, middle), std::memory_order_relaxed)) {
+                thief.set(static_cast<int64_t>(middle), static_cast<int64_t>(end));
+                return true;
+            }
+        }
+    }
+};
+
 // Workers sleep on a condition variable between jobs: they never spin, so they take nothing from
 // the threads of the program that calls us.
 struct Pool {
@@ -21,20 +58,32 @@ struct Pool {
     std::condition_variable wake, finished;
     std::vector<std::thread> workers;
     const std::function<void(int64_t)> *job = nullptr;
-    std::atomic<int64_t> next{0};
-    int64_t n = 0;
+    std::unique_ptr<Share[]> shares; // the caller's first, then the workers'
+    int room = 0, sharing = 0;       // how many there are, and how many the current job uses
     uint64_t generation = 0;
     int inside = 0; // workers at the current job
     int wanted = 0; // workers that may take part in it; 0 once nothing of it is left to begin
     std::exception_ptr failure;
     std::mutex in_use;
 
-    void drain() {
+    bool steal(Share &thief) {
+        for (;;) {
+            Share *richest = &thief;
+            for (int i = 0; i < sharing; ++i)
+                if (shares[i].left() > richest->left()) richest = &shares[i];
+            if (richest == &thief) return false;
+            if (richest->give_half(thief)) return true;
+        }
+    }
+
+    void drain(Share &mine) {
         inside_job = true;
         try {
-            for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) (*job)(i);
+            do
+                for (int64_t i; (i = mine.take()) >= 0;) (*job)(i);
+            while (steal(mine));
         } catch (...) { // handed to the caller; what has not begun is left out
-            next.store(n, std::memory_order_relaxed);
+            for (int i = 0; i < sharing; ++i) shares[i].set(0, 0);
             std::lock_guard<std::mutex> lock(mutex);
             if (!failure) failure = std::current_exception();
         }
@@ -50,7 +99,7 @@ struct Pool {
             if (index >= wanted) continue; // also when it woke too late: nobody waits for it
             ++inside;
             lock.unlock();
-            drain();
+            drain(shares[index + 1]);
             lock.lock();
             if (--inside == 0) finished.notify_one();
         }
@@ -68,13 +117,14 @@ struct Pool {
                 threads = static_cast<int>(workers.size()) + 1;
             }
             job = &f;
-            n = count;
-            next.store(0, std::memory_order_relaxed);
+            if (room < threads) shares.reset(new Share[static_cast<size_t>(threads)]), room = threads;
+            sharing = threads;
+            for (int i = 0; i < threads; ++i) shares[i].set(count * i / threads, count * (i + 1) / threads);
             wanted = threads - 1;
             ++generation;
         }
         wake.notify_all();
-        drain();
+        drain(shares[0]);
         std::unique_lock<std::mutex> lock(mutex);
         wanted = 0;
         finished.wait(lock, [&] { return inside == 0; });

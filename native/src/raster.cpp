@@ -292,7 +292,7 @@ void bin(State &s, const Input &in) {
     s.tile_begin.resize(tiles + 1), s.tile_end.resize(tiles);
 
     // Chunks of ranks work independently; the lists do not depend on the chunks.
-    const int64_t chunks = std::max<int64_t>(1, std::min<int64_t>(16, s.visible / 2048));
+    const int64_t chunks = std::max<int64_t>(1, std::min<int64_t>(32, s.visible / 1024));
     s.per_chunk = (s.visible + chunks - 1) / chunks;
     s.histogram.resize(static_cast<size_t>(chunks) * tiles);
     if (s.pairs.size() < static_cast<size_t>(chunks)) s.pairs = std::vector<Buffer<Pair>>(static_cast<size_t>(chunks));
