@@ -70,9 +70,9 @@ class Options:
 def main() -> None:
     """Measures, prints and writes."""
     options = tyro.cli(Options, prog="scripts/benchmark", config=(tyro.conf.AvoidSubcommands,))
-    if options.repetitions < 1 or min(options.threads, default=0) < 1:
-        raise UserError("--repetitions, --threads: expected numbers of at least 1")
     for name, numbers, least in (
+        ("repetitions", [options.repetitions], 1),
+        ("threads", options.threads, 1),
         ("gaussians", options.gaussians, 1),
         ("counts", options.counts, 1),
         ("widths", options.widths, 16),

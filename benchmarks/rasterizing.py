@@ -36,8 +36,7 @@ class OneImage:
                 render_mode="RGB+D", absgrad=True, packed=False, backend="cpu",
             )  # fmt: skip
         meta["means2d"].retain_grad()
-        handle = image.grad_fn.handles[0]  # type: ignore[union-attr]  # of rasterizer.cpu's function
-        self.handle = handle
+        self.handle = image.grad_fn.handles[0]  # type: ignore[union-attr]  # of rasterizer.cpu's function
         with self.stopwatch.time("backward"):
             torch.autograd.backward(image, self.gradient)
         for leaf in self.leaves:

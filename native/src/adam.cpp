@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 extern "C" int fs_adam_step(int64_t n, float *param, const float *grad, float *exp_avg, float *exp_avg_sq, double lr,
                              double beta1, double beta2, double eps, int64_t step) {
@@ -20,20 +19,13 @@ extern "C" int fs_adam_step(int64_t n, float *param, const float *grad, float *e
         const F b2 = set1(static_cast<float>(beta2)), c2 = set1(static_cast<float>(1.0 - beta2));
         const F e = set1(static_cast<float>(eps));
         fs::parallel_blocks(n, 1 << 14, [&](int64_t begin, int64_t end) {
-            const auto update = [&](float *p, const float *g_in, float *first, float *second) {
-                const F g = loadu(g_in), m = b1 * loadu(first) + c1 * g, v = b2 * loadu(second) + c2 * g * g;
-                storeu(first, m), storeu(second, v);
-                storeu(p, loadu(p) - step_size * m / (sqrt(v) * inv_sqrt2 + e));
-            };
-            int64_t i = begin;
-            for (; i + kLanes <= end; i += kLanes) update(param + i, grad + i, exp_avg + i, exp_avg_sq + i);
-            const size_t left = static_cast<size_t>(end - i) * sizeof(float);
-            if (!left) return;
-            float p[kLanes] = {0}, g[kLanes] = {0}, first[kLanes] = {0}, second[kLanes] = {0};
-            std::memcpy(p, param + i, left), std::memcpy(g, grad + i, left);
-            std::memcpy(first, exp_avg + i, left), std::memcpy(second, exp_avg_sq + i, left);
-            update(p, g, first, second);
-            std::memcpy(param + i, p, left), std::memcpy(exp_avg + i, first, left), std::memcpy(exp_avg_sq + i, second, left);
+            for (int64_t i = begin; i < end; i += kLanes) {
+                const int64_t left = end - i;
+                const F g = load_part(grad + i, left), m = b1 * load_part(exp_avg + i, left) + c1 * g;
+                const F v = b2 * load_part(exp_avg_sq + i, left) + c2 * g * g;
+                store_part(exp_avg + i, m, left), store_part(exp_avg_sq + i, v, left);
+                store_part(param + i, load_part(param + i, left) - step_size * m / (sqrt(v) * inv_sqrt2 + e), left);
+            }
         });
     });
 }

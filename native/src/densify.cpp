@@ -14,11 +14,7 @@ extern "C" int fs_density_statistics(int64_t n, const int32_t *radii, const floa
             for (int64_t i = begin; i < end; ++i) {
                 const bool seen = radii[2 * i] > 0 && radii[2 * i + 1] > 0;
                 count[i] += seen ? 1.0f : 0.0f;
-            }
-            if (!gradient) return;
-            for (int64_t i = begin; i < end; ++i) {
-                const bool seen = radii[2 * i] > 0 && radii[2 * i + 1] > 0;
-                const float x = gradient[2 * i] * scale_x, y = gradient[2 * i + 1] * scale_y;
+                const float x = gradient ? gradient[2 * i] * scale_x : 0.0f, y = gradient ? gradient[2 * i + 1] * scale_y : 0.0f;
                 total[i] += seen ? std::sqrt(x * x + y * y) : 0.0f;
             }
         });

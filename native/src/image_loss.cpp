@@ -7,6 +7,7 @@
 #include "pool.h"
 #include "simd.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -30,24 +31,6 @@ struct Window {
 };
 const Window window;
 
-// Reads up to kLanes floats, zeros behind the end.
-F load_part(const float *p, int left) {
-    if (left >= kLanes) return loadu(p);
-    alignas(64) float buffer[kLanes] = {0};
-    for (int i = 0; i < left; ++i) buffer[i] = p[i];
-    return load(buffer);
-}
-
-void store_part(float *p, F v, int left) {
-    if (left >= kLanes) {
-        storeu(p, v);
-        return;
-    }
-    alignas(64) float buffer[kLanes];
-    store(buffer, v);
-    for (int i = 0; i < left; ++i) p[i] = buffer[i];
-}
-
 // One filtered row with kPad zeros before and at least kPad + kLanes behind.
 struct Row {
     std::vector<float> data;
@@ -61,10 +44,29 @@ struct Row {
     }
 };
 
-void expand_weights(const float *weight, int width, float *out) {
-    for (int x = 0; x < width; ++x)
-        for (int c = 0; c < kChannels; ++c) out[kChannels * x + c] = weight ? weight[x] : 1.0f;
-}
+// The rows that the window reaches from row y, as its taps [first, last].
+struct Taps {
+    int first, last;
+    Taps(int64_t y, int height)
+        : first(static_cast<int>(std::max<int64_t>(0, kRadius - y))),
+          last(static_cast<int>(std::min<int64_t>(kTaps, height - y + kRadius)) - 1) {}
+};
+
+// One row of pixel weights, for every channel; ones where there are no weights.
+class Weights {
+    const float *all; // [H, W] or null
+    int width;
+    std::vector<float> row;
+
+  public:
+    Weights(const float *weight, int width_) : all(weight), width(width_), row(static_cast<size_t>(width_ * kChannels), 1.0f) {}
+    void read(int64_t y) {
+        if (!all) return;
+        for (int x = 0; x < width; ++x)
+            for (int c = 0; c < kChannels; ++c) row[static_cast<size_t>(kChannels * x + c)] = all[y * width + x];
+    }
+    F at(int i) const { return load_part(row.data() + i, static_cast<int>(row.size()) - i); }
+};
 } // namespace
 
 // sums: [sum w |a - b|, sum w ssim, sum w over pixels and channels]. maps [3, H, W, 3] receives
@@ -78,15 +80,14 @@ extern "C" int fs_image_loss_forward(int width, int height, const float *image, 
         std::vector<double> rows(static_cast<size_t>(height) * 3, 0.0);
         parallel_blocks(height, 8, [&](int64_t begin, int64_t end) {
             Row ma(length), mb(length), maa(length), mbb(length), mab(length);
-            std::vector<float> w(static_cast<size_t>(length));
+            Weights weights(weight, width);
             for (int64_t y = begin; y < end; ++y) {
-                expand_weights(weight ? weight + y * width : nullptr, width, w.data());
-                const int k0 = y < kRadius ? kRadius - static_cast<int>(y) : 0;
-                const int k1 = y + kRadius >= height ? height - 1 - static_cast<int>(y) + kRadius : kTaps - 1;
+                weights.read(y);
+                const Taps taps(y, height);
                 for (int i = 0; i < length; i += kLanes) {
                     const int left = length - i;
                     F a1 = zero(), b1 = zero(), aa = zero(), bb = zero(), ab = zero();
-                    for (int k = k0; k <= k1; ++k) {
+                    for (int k = taps.first; k <= taps.last; ++k) {
                         const int64_t at = (y + k - kRadius) * length + i;
                         const F g = set1(window.g[k]), a = load_part(image + at, left), b = load_part(target + at, left);
                         const F ga = g * a, gb = g * b;
@@ -106,7 +107,7 @@ extern "C" int fs_image_loss_forward(int width, int height, const float *image, 
                     const F b1 = fma(mu1, mu1, fma(mu2, mu2, set1(kC1))), b2 = s11 + s22 + set1(kC2);
                     const F inv1 = one / b1, inv2 = one / b2, inv12 = inv1 * inv2;
                     const F s = a1 * a2 * inv12;
-                    const F wi = load_part(w.data() + i, left);
+                    const F wi = weights.at(i);
                     const F a = load_part(image + y * length + i, left), b = load_part(target + y * length + i, left);
                     l1 = fma(wi, abs(a - b), l1);
                     similarity = fma(wi, s, similarity);
@@ -139,13 +140,13 @@ extern "C" int fs_squared_error(int width, int height, const float *image, const
         const int length = width * kChannels;
         std::vector<double> rows(static_cast<size_t>(height) * 2, 0.0);
         parallel_blocks(height, 32, [&](int64_t begin, int64_t end) {
-            std::vector<float> w(static_cast<size_t>(length));
+            Weights weights(weight, width);
             for (int64_t y = begin; y < end; ++y) {
-                if (y == begin || weight) expand_weights(weight ? weight + y * width : nullptr, width, w.data());
+                weights.read(y);
                 F error = zero(), total = zero();
                 for (int i = 0; i < length; i += kLanes) {
                     const int left = length - i;
-                    const F a = load_part(image + y * length + i, left), wi = load_part(w.data() + i, left);
+                    const F a = load_part(image + y * length + i, left), wi = weights.at(i);
                     // In this order a NaN stays one.
                     const F d = min(set1(1.0f), max(zero(), a)) - load_part(target + y * length + i, left);
                     error = fma(wi * d, d, error);
@@ -170,15 +171,14 @@ extern "C" int fs_image_loss_backward(int width, int height, const float *image,
         const int64_t plane = static_cast<int64_t>(height) * length;
         parallel_blocks(height, 8, [&](int64_t begin, int64_t end) {
             Row p(length), q(length), r(length);
-            std::vector<float> w(static_cast<size_t>(length));
+            Weights weights(weight, width);
             for (int64_t y = begin; y < end; ++y) {
-                expand_weights(weight ? weight + y * width : nullptr, width, w.data());
-                const int k0 = y < kRadius ? kRadius - static_cast<int>(y) : 0;
-                const int k1 = y + kRadius >= height ? height - 1 - static_cast<int>(y) + kRadius : kTaps - 1;
+                weights.read(y);
+                const Taps taps(y, height);
                 for (int i = 0; i < length; i += kLanes) {
                     const int left = length - i;
                     F vp = zero(), vq = zero(), vr = zero();
-                    for (int k = k0; k <= k1; ++k) {
+                    for (int k = taps.first; k <= taps.last; ++k) {
                         const int64_t at = (y + k - kRadius) * length + i;
                         const F g = set1(window.g[k]);
                         vp = fma(g, load_part(maps + at, left), vp);
@@ -191,7 +191,7 @@ extern "C" int fs_image_loss_backward(int width, int height, const float *image,
                     const int left = length - i;
                     const F a = load_part(image + y * length + i, left), b = load_part(target + y * length + i, left);
                     const F ssim = fma(set1(2.0f) * a, q.along(i), fma(b, r.along(i), p.along(i)));
-                    const F l1 = load_part(w.data() + i, left) * set1(scale_l1);
+                    const F l1 = weights.at(i) * set1(scale_l1);
                     const F sign = select(gt(a, b), l1, select(lt(a, b), zero() - l1, zero()));
                     store_part(grad + y * length + i, fma(set1(scale_ssim), ssim, sign), left);
                 }

@@ -100,6 +100,18 @@ Projected project(const CameraParams &cam, const F *mean, const F *quat, const F
     return o;
 }
 
+struct Shapes { // of a vector of Gaussians, or their gradients
+    F mean[3], quat[4], scale[3];
+};
+
+Shapes load_shapes(const float *means, const float *quats, const float *scales, int64_t first, int count) {
+    Shapes x;
+    load_rows<3>(means + 3 * first, count, x.mean);
+    load_rows<4>(quats + 4 * first, count, x.quat);
+    load_rows<3>(scales + 3 * first, count, x.scale);
+    return x;
+}
+
 int32_t to_radius(float r) { return static_cast<int32_t>(std::min(r, 1e9f)); }
 } // namespace
 
@@ -119,11 +131,8 @@ extern "C" int fs_project_forward(int64_t n, int64_t cameras, const float *means
                 if (compensations) std::fill(compensations + ci * n + begin, compensations + ci * n + end, 0.0f);
                 for (int64_t first = begin; first < end; first += kLanes) {
                     const int count = static_cast<int>(std::min<int64_t>(kLanes, end - first));
-                    F mean[3], quat[4], scale[3];
-                    load_rows<3>(means + 3 * first, count, mean);
-                    load_rows<4>(quats + 4 * first, count, quat);
-                    load_rows<3>(scales + 3 * first, count, scale);
-                    const Projected o = project(cam, mean, quat, scale, eps2d, near_plane, far_plane);
+                    const Shapes x = load_shapes(means, quats, scales, first, count);
+                    const Projected o = project(cam, x.mean, x.quat, x.scale, eps2d, near_plane, far_plane);
                     const F mx = set1(cam.fx) * o.p[0] * o.iz + set1(cam.cx), my = set1(cam.fy) * o.p[1] * o.iz + set1(cam.cy);
                     const F ca = o.c * o.inv_det, cb = neg(o.b) * o.inv_det, cc = o.a * o.inv_det;
                     const M valid = o.valid & finite(mx) & finite(my) & finite(ca) & finite(cb) & finite(cc);
@@ -158,13 +167,9 @@ extern "C" int fs_project_forward(int64_t n, int64_t cameras, const float *means
 }
 
 namespace {
-struct Grads {
-    F mean[3], quat[4], scale[3];
-};
-
 // Adds one camera's share to g; lanes outside `seen` add nothing. pose (12 sums) may be null.
 void pull_back(const CameraParams &cam, const Projected &o, const F *mean, const F *scale, M seen, const F *v_mean2d,
-               F v_depth, const F *v_conic, const F *v_compensation, Grads &g, double *pose) {
+               F v_depth, const F *v_conic, const F *v_compensation, Shapes &g, double *pose) {
     const F two = set1(2.0f), half = set1(0.5f);
     const F ca = o.c * o.inv_det, cb = neg(o.b) * o.inv_det, cc = o.a * o.inv_det;
     // conic = A^-1: dL/dA = -A^-1 G A^-1, with G's off-diagonal halved
@@ -253,11 +258,8 @@ extern "C" int fs_project_backward(int64_t n, int64_t cameras, const float *mean
             const int64_t begin = block * kGrain, end = std::min(n, begin + kGrain);
             for (int64_t first = begin; first < end; first += kLanes) {
                 const int count = static_cast<int>(std::min<int64_t>(kLanes, end - first));
-                F mean[3], quat[4], scale[3];
-                load_rows<3>(means + 3 * first, count, mean);
-                load_rows<4>(quats + 4 * first, count, quat);
-                load_rows<3>(scales + 3 * first, count, scale);
-                Grads g;
+                const Shapes x = load_shapes(means, quats, scales, first, count);
+                Shapes g;
                 for (F &v : g.mean) v = zero();
                 for (F &v : g.quat) v = zero();
                 for (F &v : g.scale) v = zero();
@@ -265,13 +267,13 @@ extern "C" int fs_project_backward(int64_t n, int64_t cameras, const float *mean
                     const int64_t i = ci * n + first;
                     const M seen = drawn_lanes(radii + 2 * i, count);
                     if (!any(seen)) continue;
-                    const Projected o = project(cams[static_cast<size_t>(ci)], mean, quat, scale, eps2d, near_plane, far_plane);
+                    const Projected o = project(cams[static_cast<size_t>(ci)], x.mean, x.quat, x.scale, eps2d, near_plane, far_plane);
                     F v_mean2d[2], v_depth = zero(), v_conic[3], v_compensation = zero();
                     load_rows<2>(v_means2d + 2 * i, count, v_mean2d);
                     if (v_depths) load_rows<1>(v_depths + i, count, &v_depth);
                     load_rows<3>(v_conics + 3 * i, count, v_conic);
                     if (v_compensations) load_rows<1>(v_compensations + i, count, &v_compensation);
-                    pull_back(cams[static_cast<size_t>(ci)], o, mean, scale, seen & o.valid, v_mean2d, v_depth, v_conic,
+                    pull_back(cams[static_cast<size_t>(ci)], o, x.mean, x.scale, seen & o.valid, v_mean2d, v_depth, v_conic,
                               v_compensations ? &v_compensation : nullptr, g,
                               v_viewmats ? &partial[static_cast<size_t>(ci * blocks + block) * 12] : nullptr);
                 }

@@ -162,6 +162,25 @@ static inline void sum12(const F *v, float *out) { // see the AVX-512 one
     }
     _mm_store_ps(out + 12, _mm_setzero_ps());
 }
+#define FS_APPEND
+struct LaneTable { // for every mask the numbers of its lanes, a byte each, in order
+    uint64_t lanes[256];
+    constexpr LaneTable() : lanes() {
+        for (int mask = 0; mask < 256; ++mask) {
+            int n = 0;
+            for (int l = 0; l < 8; ++l)
+                if (mask >> l & 1) lanes[mask] |= static_cast<uint64_t>(l) << (8 * n++);
+        }
+    }
+};
+static constexpr LaneTable kLaneTable;
+static inline int append(uint32_t *list, int n, M m, uint32_t first) { // see the AVX-512 one
+    const uint32_t mask = bits(m);
+    const __m256i lane = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(kLaneTable.lanes[mask])));
+    const __m256i all = _mm256_add_epi32(lane, _mm256_set1_epi32(static_cast<int>(first)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(list + n), all);
+    return n + __builtin_popcount(mask);
+}
 static inline F round_nearest(F a) { return {_mm256_round_ps(a.v, 8)}; }
 static inline F scale_by_pow2(F a, F n) { // a near 1, n in [-126, 126]: adds n to the exponent
     __m256i i = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
@@ -338,6 +357,22 @@ static inline F difference_of_products(F a, F b, F c, F d) {
 }
 #endif
 
+// Reads up to kLanes floats, zeros behind the end.
+inline F load_part(const float *p, int64_t left) {
+    if (left >= kLanes) return loadu(p);
+    alignas(64) float buffer[kLanes] = {0};
+    for (int64_t i = 0; i < left; ++i) buffer[i] = p[i];
+    return load(buffer);
+}
+inline void store_part(float *p, F v, int64_t left) {
+    if (left >= kLanes) {
+        storeu(p, v);
+        return;
+    }
+    alignas(64) float buffer[kLanes];
+    store(buffer, v);
+    for (int64_t i = 0; i < left; ++i) p[i] = buffer[i];
+}
 // Columns of `count` rows of W floats each; lanes beyond are 0.
 template <int W> inline void load_rows(const float *p, int count, F *columns) {
     alignas(64) float c[W][kLanes];
