@@ -94,7 +94,7 @@ def main() -> None:
         if what == "rasterizer":
             scenes = [load_inputs(path) for path in options.inputs]
             scenes = scenes or [generate_inputs(n, 504, 378) for n in (10_000, 50_000)]
-            rows = [measure_image(s, t, options.repetitions) for s in scenes for t in options.threads]
+            rows = [row for s in scenes for row in measure_image(s, options.threads, options.repetitions)]
         elif what == "iteration":
             source = _scene(options)
             model = options.model or _train(source, options.output)

@@ -98,14 +98,20 @@ def raster_counts(address: int) -> tuple[int, int]:
 
 def repeat(work: Callable[[], Any], repetitions: int, warm_up: int = 3) -> tuple[Timing, Timing]:
     """Wall-clock and CPU time (all threads) of a call."""
+    seconds_of(work, warm_up)
+    wall, cpu = seconds_of(work, repetitions)
+    return Timing.of(wall), Timing.of(cpu)
+
+
+def seconds_of(work: Callable[[], Any], repetitions: int) -> tuple[list[float], list[float]]:
+    """Wall-clock and CPU seconds (all threads) of each of so many calls."""
     wall, cpu = [], []
-    for index in range(warm_up + repetitions):
+    for _ in range(repetitions):
         cpu_start, start = time.process_time(), time.perf_counter()
         work()
-        if index >= warm_up:
-            wall.append(time.perf_counter() - start)
-            cpu.append(time.process_time() - cpu_start)
-    return Timing.of(wall), Timing.of(cpu)
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - cpu_start)
+    return wall, cpu
 
 
 def machine() -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import torch
 
 import native
 from benchmarks.inputs import Inputs, generate_inputs
-from benchmarks.measure import Stopwatch, raster_counts, repeat
+from benchmarks.measure import Stopwatch, Timing, raster_counts, repeat, seconds_of
 from rasterizer import rasterization
 
 WARM_UP = 3
+BURST = 5  # images in a row with one number of threads
 
 
 class OneImage:
@@ -43,32 +45,52 @@ class OneImage:
             leaf.grad = None
 
 
-def measure_image(inputs: Inputs, threads: int, repetitions: int) -> dict[str, Any]:
-    """Times of one image, whole and by kernel."""
-    native.set_threads(threads)
+def measure_image(inputs: Inputs, threads: list[int], repetitions: int) -> list[dict[str, Any]]:
+    """Times of one image, whole and by kernel, a row for each number of threads.
+
+    The numbers take turns every few images, so that a machine whose speed changes changes it for all;
+    `speed_up` is the median, over these rounds, of the first number's time over this one's.
+    """
     work = OneImage(inputs)
-    for _ in range(WARM_UP):
-        work()
+    watches = [(Stopwatch(), Stopwatch()) for _ in threads]
+    wall: list[list[float]] = [[] for _ in threads]
+    cpu: list[list[float]] = [[] for _ in threads]
+    rounds: list[list[float]] = [[] for _ in threads]
+    for first in range(0, repetitions, BURST):
+        for i, (number, (stages, kernels)) in enumerate(zip(threads, watches, strict=True)):
+            native.set_threads(number)
+            work.stopwatch = Stopwatch()
+            for _ in range(1 if first else WARM_UP):
+                work()
+            work.stopwatch = stages
+            with kernels.kernels():
+                now, used = seconds_of(work, min(BURST, repetitions - first))
+            wall[i] += now
+            cpu[i] += used
+            rounds[i].append(statistics.median(now))
     overlaps, pairs = raster_counts(work.handle.address)
-    work.stopwatch.seconds.clear()
-    kernels = Stopwatch()
-    with kernels.kernels():
-        wall, cpu = repeat(work, repetitions, warm_up=0)
-    parts = work.stopwatch.timings()
-    return {
-        "scene": inputs.name,
-        "gaussians": len(inputs),
-        "pixels": f"{inputs.width}x{inputs.height}",
-        "threads": threads,
-        "overlaps": overlaps,
-        "evaluations_per_pixel": round(16 * pairs / (inputs.width * inputs.height), 1),
-        "forward": parts["forward"],
-        "backward": parts["backward"],
-        "both": wall,
-        "cpu": cpu,
-        "busy": f"{100 * cpu.median / (threads * wall.median):.0f} %",
-        "kernels": kernels.timings(),
-    }
+    rows = []
+    for i, (number, (stages, kernels)) in enumerate(zip(threads, watches, strict=True)):
+        whole, used_in_all, parts = Timing.of(wall[i]), Timing.of(cpu[i]), stages.timings()
+        gains = [a / b for a, b in zip(rounds[0], rounds[i], strict=True)]
+        rows.append(
+            {
+                "scene": inputs.name,
+                "gaussians": len(inputs),
+                "pixels": f"{inputs.width}x{inputs.height}",
+                "threads": number,
+                "overlaps": overlaps,
+                "evaluations_per_pixel": round(16 * pairs / (inputs.width * inputs.height), 1),
+                "forward": parts["forward"],
+                "backward": parts["backward"],
+                "both": whole,
+                "cpu": used_in_all,
+                "busy": f"{100 * used_in_all.median / (number * whole.median):.0f} %",
+                "speed_up": round(statistics.median(gains), 2),
+                "kernels": kernels.timings(),
+            }
+        )
+    return rows
 
 
 def measure_scaling(

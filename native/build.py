@@ -110,7 +110,9 @@ def _cache_key(compiler: list[str], extra_flags: tuple[str, ...], native: bool) 
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
     digest.update(
-        repr((compiler, FLAGS, NATIVE_FLAGS, extra_flags, native, version, _processor() if native else "")).encode()
+        repr(
+            (compiler, FLAGS, NATIVE_FLAGS, extra_flags, native, version, _processor() if native else "")
+        ).encode()
     )
     return digest.hexdigest()[:20]
 
