@@ -14,6 +14,7 @@ import os
 import shlex
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from atomic import atomic_write
 from configs import Config, parse_command_line, save_config, to_plain
+from depth_priors import initial_points
 from engine import (
     OutputFolder,
     StopRequest,
@@ -78,7 +80,7 @@ def main() -> None:
 def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> None:
     """Runs the optimisation from its start, or from the last checkpoint, to its end."""
     device = device_for(backend)
-    state = start(config, scene, output, device)
+    state, origin = start(config, scene, output, device)
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
     objective = Objective(config.loss)
     views = ImagePyramid([view.to(device) for view in scene.train], config.pyramid)
@@ -91,6 +93,8 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
         ) as tracker,
     ):
         tracker.message(describe(config, scene, gaussians, backend))
+        if origin:
+            tracker.message(origin)
         for iteration in range(first + 1, config.iterations + 1):
             if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
                 densifier.refine(iteration - 1, gaussians, optimizer)
@@ -162,9 +166,14 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
     )
 
 
-def start(config: Config, scene: Scene, output: OutputFolder, device: torch.device) -> TrainingState:
-    """The state before the first iteration, or as the last checkpoint left it."""
+def start(
+    config: Config, scene: Scene, output: OutputFolder, device: torch.device
+) -> tuple[TrainingState, str]:
+    """The state before the first iteration and what it starts from, or as the last checkpoint left it."""
     generator = seed_everything(config.seed)
+    last = latest_checkpoint(output.checkpoints) if config.resume else None
+    points, origin = (scene.points, "") if last else initial_points(scene, config.depth, quiet=config.quiet)
+    scene = replace(scene, points=points)
     gaussians = Gaussians.from_scene(scene, config.model, generator).to(device)
     state = TrainingState(
         gaussians=gaussians,
@@ -174,7 +183,6 @@ def start(config: Config, scene: Scene, output: OutputFolder, device: torch.devi
         generator=generator,
         scene=scene.fingerprint(),
     )
-    last = latest_checkpoint(output.checkpoints) if config.resume else None
     if last is not None:
         restore(state, load_checkpoint(last))
         if state.iteration > config.iterations:
@@ -186,7 +194,7 @@ def start(config: Config, scene: Scene, output: OutputFolder, device: torch.devi
         save_ply(output.input_ply, gaussians)
         write_cameras_json(output.cameras, [*scene.train, *scene.test])
     save_config(output.config, config)
-    return state
+    return state, origin
 
 
 def choose_background(config: Config, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from configs.config_error import ConfigError
 from configs.values import walk
+from depth_priors import DepthConfig
 from gaussian_model import DensifyConfig, ModelConfig, OptimConfig
 from losses import LossConfig
 from scene import PyramidConfig, SceneConfig
@@ -77,6 +78,8 @@ class Config:
 
     scene: Annotated[SceneConfig, OmitArgPrefixes] = field(default_factory=SceneConfig)
     """The scene: images, masks, resolution, held-out views."""
+    depth: Annotated[DepthConfig, OmitArgPrefixes] = field(default_factory=DepthConfig)
+    """What is known of depth before training."""
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
     """Coarse-to-fine training images."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -40,6 +40,31 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "fs_image_loss_forward": ([c_int, c_int, *[_P] * 5], c_int),
     "fs_squared_error": ([c_int, c_int, *[_P] * 4], c_int),
     "fs_density_statistics": ([c_int64, _P, _P, c_float, c_float, _P, _P], c_int),
+    "fs_stereo_sweep": (
+        [c_int, c_int, _P, c_int, *[_P] * 4, c_int, c_float, c_float, c_int, _P],
+        c_int,
+    ),
+    "fs_stereo_sgm": ([c_int, c_int, _P, c_int, _P, *[c_float] * 5, _P, _P], c_int),
+    "fs_stereo_patchmatch": (
+        [
+            c_int,
+            c_int,
+            _P,
+            c_int,
+            *[_P] * 6,
+            *[c_float] * 3,
+            c_int,
+            c_float,
+            c_float,
+            c_int,
+            c_float,
+            c_int64,
+            _P,
+            _P,
+        ],
+        c_int,
+    ),
+    "fs_stereo_agreement": ([c_int, c_int, _P, c_int, *[_P] * 4, c_float, c_float, _P, _P], c_int),
     "fs_image_loss_backward": ([c_int, c_int, *[_P] * 4, c_float, c_float, _P], c_int),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from scene.camera import Camera
 from scene.cameras_json import NamedCamera, read_cameras_json, write_cameras_json
 from scene.config import SceneConfig
+from scene.focus import focus_depth
 from scene.load import load_scene
 from scene.pyramid import ImagePyramid, PyramidConfig
 from scene.sampler import ViewSampler
@@ -26,6 +27,7 @@ __all__ = [
     "SceneError",
     "View",
     "ViewSampler",
+    "focus_depth",
     "load_scene",
     "read_cameras_json",
     "write_cameras_json",

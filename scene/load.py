@@ -182,7 +182,13 @@ def _points(model: SceneModel, train: list[Frame], config: SceneConfig, source: 
             len(train),
         )
     rgb = torch.from_numpy(model.rgb[keep]).float() / 255.0
-    return Points(torch.from_numpy(model.xyz[keep]), rgb)
+    seen = None
+    if model.observations is not None:
+        seen = torch.zeros(len(keep), len(train), dtype=torch.bool)
+        for column, frame in enumerate(train):
+            seen[torch.from_numpy(model.observations[frame.name]), column] = True
+        seen = seen[torch.from_numpy(keep)]
+    return Points(torch.from_numpy(model.xyz[keep]), rgb, seen)
 
 
 def _check_weights(frames: list[Frame], views: list[View], alpha_mode: str) -> None:

@@ -116,12 +116,16 @@ class Points:
     """[P, 3] float32, world."""
     rgb: Tensor
     """[P, 3] float32 in [0, 1]."""
+    seen: Tensor | None = None
+    """[P, V] bool: which training views, in the scene's order, observed a point; None where not known."""
 
     def __post_init__(self) -> None:
-        """Checks that both arrays are [P, 3]."""
+        """Checks that both arrays are [P, 3], and that `seen` has as many rows."""
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.rgb.shape != self.xyz.shape:
             got = f"{list(self.xyz.shape)} and {list(self.rgb.shape)}"
             raise ValueError(f"points: expected two [P, 3], got {got}")
+        if self.seen is not None and (self.seen.ndim != 2 or len(self.seen) != len(self.xyz)):
+            raise ValueError(f"points: seen: expected [P={len(self.xyz)}, V], got {list(self.seen.shape)}")
 
     def __len__(self) -> int:
         """P, the number of points."""

@@ -42,6 +42,9 @@ static inline F fnma(F a, F b, F c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; 
 static inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
 static inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
 static inline F sqrt(F a) { return {_mm512_sqrt_ps(a.v)}; }
+static inline F floor(F a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
+// p[index], for whole numbers 0 <= index < 2^24.
+static inline F gather(const float *p, F index) { return {_mm512_i32gather_ps(_mm512_cvttps_epi32(index.v), p, 4)}; }
 static inline F abs(F a) { return {_mm512_abs_ps(a.v)}; }
 static inline F neg_abs(F a) { return {_mm512_or_ps(a.v, _mm512_set1_ps(-0.0f))}; }
 static inline M ge(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
@@ -136,6 +139,8 @@ static inline F fnma(F a, F b, F c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; 
 static inline F min(F a, F b) { return {_mm256_min_ps(a.v, b.v)}; }
 static inline F max(F a, F b) { return {_mm256_max_ps(a.v, b.v)}; }
 static inline F sqrt(F a) { return {_mm256_sqrt_ps(a.v)}; }
+static inline F floor(F a) { return {_mm256_floor_ps(a.v)}; }
+static inline F gather(const float *p, F index) { return {_mm256_i32gather_ps(p, _mm256_cvttps_epi32(index.v), 4)}; }
 static inline F abs(F a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 static inline F neg_abs(F a) { return {_mm256_or_ps(a.v, _mm256_set1_ps(-0.0f))}; }
 static inline M ge(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
@@ -222,6 +227,13 @@ static inline F fnma(F a, F b, F c) { return {vfmsq_f32(c.v, a.v, b.v)}; }
 static inline F min(F a, F b) { return {vminq_f32(a.v, b.v)}; }
 static inline F max(F a, F b) { return {vmaxq_f32(a.v, b.v)}; }
 static inline F sqrt(F a) { return {vsqrtq_f32(a.v)}; }
+static inline F floor(F a) { return {vrndmq_f32(a.v)}; }
+static inline F gather(const float *p, F index) {
+    alignas(16) int32_t i[4];
+    vst1q_s32(i, vcvtq_s32_f32(index.v));
+    const float v[4] = {p[i[0]], p[i[1]], p[i[2]], p[i[3]]};
+    return {vld1q_f32(v)};
+}
 static inline F abs(F a) { return {vabsq_f32(a.v)}; }
 static inline F neg_abs(F a) { return {vnegq_f32(vabsq_f32(a.v))}; }
 static inline M ge(F a, F b) { return {vcgeq_f32(a.v, b.v)}; }
@@ -289,6 +301,8 @@ static inline F fnma(F a, F b, F c) { FS_MAP(c.v[i] - a.v[i] * b.v[i]); }
 static inline F min(F a, F b) { FS_MAP(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 static inline F max(F a, F b) { FS_MAP(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 static inline F sqrt(F a) { FS_MAP(std::sqrt(a.v[i])); }
+static inline F floor(F a) { FS_MAP(std::floor(a.v[i])); }
+static inline F gather(const float *p, F index) { FS_MAP(p[static_cast<int32_t>(index.v[i])]); }
 static inline F abs(F a) { FS_MAP(std::fabs(a.v[i])); }
 static inline F neg_abs(F a) { FS_MAP(-std::fabs(a.v[i])); }
 static inline M ge(F a, F b) { FS_MASK(a.v[i] >= b.v[i]); }

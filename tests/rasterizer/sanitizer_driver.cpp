@@ -44,6 +44,14 @@ int fs_squared_error(int, int, const float *, const float *, const float *, doub
 int fs_density_statistics(int64_t, const int32_t *, const float *, float, float, float *, float *);
 int fs_image_loss_forward(int, int, const float *, const float *, const float *, float *, double *);
 int fs_image_loss_backward(int, int, const float *, const float *, const float *, const float *, float, float, float *);
+int fs_stereo_sweep(int, int, const float *, int, const int32_t *, const float *, const int64_t *, const float *, int,
+                    float, float, int, float *);
+int fs_stereo_sgm(int, int, const float *, int, const float *, float, float, float, float, float, float *, float *);
+int fs_stereo_patchmatch(int, int, const float *, int, const int32_t *, const float *, const float *, const int64_t *,
+                         const float *, const uint8_t *, float, float, float, int, float, float, int, float, int64_t,
+                         float *, float *);
+int fs_stereo_agreement(int, int, const float *, int, const int32_t *, const float *, const int64_t *, const float *,
+                        float, float, float *, float *);
 }
 
 namespace {
@@ -252,6 +260,48 @@ Bits losses_and_adam(int width, int height, double poison, unsigned seed) {
     return all;
 }
 
+// Three views of almost the same size around `width` x `height` (at least 2 x 2), the first one's depth from the others.
+Bits stereo(int width, int height, double poison, unsigned seed) {
+    Random r{std::mt19937(seed), poison};
+    const int sizes[3][2] = {{width, height}, {width + 3, height + 1}, {width, height}};
+    Array<int64_t> layout(9);
+    int64_t total = 0;
+    for (int i = 0; i < 3; ++i) {
+        layout[static_cast<size_t>(3 * i)] = total;
+        layout[static_cast<size_t>(3 * i + 1)] = sizes[i][0], layout[static_cast<size_t>(3 * i + 2)] = sizes[i][1];
+        total += sizes[i][0] * sizes[i][1];
+    }
+    const size_t pixels = static_cast<size_t>(width) * static_cast<size_t>(height);
+    constexpr int planes = 32;
+    Floats images = r.uniforms(static_cast<size_t>(total), 0.0f, 1.0f), inverses = r.uniforms(static_cast<size_t>(total), 0.1f, 1.0f);
+    Floats grey = r.uniforms(pixels, 0.0f, 1.0f), geometry = r.normals(48, 0.1f);
+    for (size_t k = 0; k < 4; ++k) // near the identity
+        for (size_t i = 0; i < 3; ++i) geometry[12 * k + 4 * i] += 1.0f;
+    Ints which(2);
+    which[0] = 1, which[1] = 2;
+    std::vector<uint8_t> mask(pixels);
+    for (size_t i = 0; i < pixels; ++i) mask[i] = i % 7 != 0;
+    Floats volume(pixels * planes), sums(pixels * planes), state(3 * pixels), cost(pixels), agreeing(pixels), fused(pixels);
+    Bits all;
+    for (int best = 1; best <= 2; ++best) {
+        require(fs_stereo_sweep(width, height, grey, 2, which, images, layout, geometry, planes, 0.1f, 0.03f, best, volume) == 0, "sweep");
+        keep(all, volume, "volume");
+    }
+    for (size_t i = 0; i < 3 * pixels; ++i) state[i] = 0.0f;
+    require(fs_stereo_sgm(width, height, grey, planes, volume, 0.1f, 0.03f, 0.04f, 0.35f, 0.05f, sums, state) == 0, "sgm");
+    keep(all, state, "inverse");
+    for (int turn = 0; turn < 3; ++turn) {
+        const float *known = turn == 1 ? static_cast<float *>(inverses) : nullptr;
+        const uint8_t *used = turn == 2 ? mask.data() : nullptr;
+        require(fs_stereo_patchmatch(width, height, grey, 2, which, images, known, layout, geometry, used, 0.1f, 1.0f, 10.0f, 1 + turn % 2,
+                                     0.1f, 0.05f, 2, 0.1f, 5, state, cost) == 0, "patchmatch");
+        keep(all, state, "state"), keep(all, cost, "cost");
+    }
+    require(fs_stereo_agreement(width, height, state, 2, which, inverses, layout, geometry, 1.5f, 0.1f, agreeing, fused) == 0, "agreement");
+    keep(all, agreeing, "agreeing"), keep(all, fused, "fused");
+    return all;
+}
+
 // Two runs whose NaNs may differ in their payload (an addition may keep either operand's) but in nothing else.
 bool same(const Bits &a, const Bits &b) {
     if (a.size() != b.size()) return false;
@@ -299,6 +349,7 @@ int main(int argc, char **argv) {
                 with_all_thread_counts([&] { return composite_raw(n, size[0], size[1], poison, seed); });
             }
             with_all_thread_counts([&] { return losses_and_adam(size[0], size[1], poison, seed); });
+            if (size[0] > 1 && size[1] > 1) with_all_thread_counts([&] { return stereo(size[0], size[1], poison, seed); });
         }
     }
     const Case many{1300, 2, 71, 50, 3, 0, 1, 0.01, 99}; // several blocks of Gaussians and of pixels
@@ -306,6 +357,7 @@ int main(int argc, char **argv) {
     with_all_thread_counts([&] { return composite_raw(5000, 71, 50, 0.01, 7); });   // several chunks of binning
     with_all_thread_counts([&] { return composite_raw(70000, 71, 50, 0.01, 8); }); // several shares of sorting
     with_all_thread_counts([&] { return losses_and_adam(101, 77, 0.0, 8); });
+    with_all_thread_counts([&] { return stereo(53, 41, 0.0, 9); });
     std::printf("ok %lld %s\n", static_cast<long long>(runs), fs_simd_name());
     return 0;
 }

@@ -1,0 +1,33 @@
+"""What a user may choose about depth and about the points that training starts from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from errors import UserError
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """Options of the depth priors.
+
+    Raises:
+        UserError: from `check`, for a value that has no meaning.
+    """
+
+    init: str = "auto"
+    """Points to start from: `sfm` (the scene's own), `mvs` (dense ones by stereo between the training views,
+    and the scene's), `random`, or a .ply file of coloured points (COLMAP's fused.ply). auto: mvs for up to 24
+    training views, else sfm; what cannot be had is replaced by the next of mvs, sfm, random."""
+    init_spacing: float = 4.0
+    """mvs: distance of neighbouring points, in pixels of the photographs."""
+
+    def check(self) -> None:
+        """Refuses values that are wrong for every scene."""
+        if not self.init_spacing >= 0.5 or not math.isfinite(self.init_spacing):
+            raise UserError(f"--init_spacing: expected at least 0.5 (pixels), got {self.init_spacing}")
+        if self.init not in ("auto", "sfm", "mvs", "random") and not self.init.lower().endswith(".ply"):
+            raise UserError(
+                f"--init: expected auto, sfm, mvs, random or a .ply file of points, got {self.init!r}"
+            )

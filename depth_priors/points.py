@@ -1,0 +1,100 @@
+"""Dense points to start from: the confident pixels of all views, each surface once.
+
+What COLMAP's fused.ply is in other programs, which needs a CUDA build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from depth_priors.prior import DepthPrior
+from scene import Points, View
+
+CONFIDENT = 0.75
+"""Confidence from which a pixel becomes a point: two neighbours agree (or the only one). Points that one
+neighbour confirms cover more, but made held-out views worse (two forward-facing scenes, 3 views: 19.1 and
+21.9 dB against 19.5 and 22.0)."""
+IN_FRONT = 1.05
+"""Factor by which another view's surface must lie behind a point to contradict it."""
+
+
+def dense_points(views: Sequence[View], priors: Sequence[DepthPrior | None], *, spacing: float) -> Points:
+    """Coloured points of all confident pixels, thinned to one a cell.
+
+    A cell is a cube about as wide as `spacing` pixels are at its depth, so near things get more points than
+    far ones, as in the pictures. What lies in front of a surface that another view is as sure of is left out.
+
+    Args:
+        views: V training views.
+        priors: theirs, in the world frame; None where there is none.
+        spacing: distance of points, in pixels of the view that sees them.
+
+    Returns:
+        Points on the CPU, `seen` not known.
+    """
+    xyz, rgb, size, sure = [], [], [], []
+    maps = [_View(view, prior) for view, prior in zip(views, priors, strict=True) if prior is not None]
+    for view, prior in zip(views, priors, strict=True):
+        if prior is None:
+            continue
+        value = prior.value.numpy()
+        rows, columns = np.nonzero((prior.confidence.numpy() > CONFIDENT) & (value > 0))
+        if prior.frame != "world":
+            raise ValueError(f"{view.name}: points need depth in world units, got the frame {prior.frame!r}")
+        z = value[rows, columns].astype(np.float64)
+        z = 1.0 / z if prior.kind == "inverse" else z
+        K, viewmat = view.camera.K.double().numpy(), view.camera.viewmat.double().numpy()
+        pixel = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], -1)
+        local = pixel @ np.linalg.inv(K).T * z[:, None]
+        world, known = (local - viewmat[:3, 3]) @ viewmat[:3, :3], prior.confidence.numpy()[rows, columns]
+        keep = np.ones(len(world), bool)
+        for other in maps:
+            keep &= ~other.sees_through(world, known)
+        xyz.append(world[keep])
+        rgb.append(view.pixels.numpy()[rows, columns][keep])
+        size.append((z * spacing / K[0, 0])[keep])
+        sure.append(known[keep])
+    if not xyz:
+        return Points(torch.zeros(0, 3), torch.zeros(0, 3))
+    kept = _thin(np.concatenate(xyz), np.concatenate(size), np.concatenate(sure))
+    chosen = np.concatenate(xyz)[kept], np.concatenate(rgb)[kept]
+    return Points(torch.from_numpy(chosen[0]).float(), torch.from_numpy(chosen[1]).float() / 255.0)
+
+
+class _View:
+    """Where a view's confident surface lies."""
+
+    def __init__(self, view: View, prior: DepthPrior) -> None:
+        self.K, self.viewmat = view.camera.K.double().numpy(), view.camera.viewmat.double().numpy()
+        value = prior.value.numpy().astype(np.float64)
+        self.depth = 1.0 / np.maximum(value, 1e-30) if prior.kind == "inverse" else value
+        self.confidence = prior.confidence.numpy()
+
+    def sees_through(self, xyz: NDArray[np.float64], sure: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which points [n, 3] lie well in front of what the view sees there, at least as sure as they are."""
+        local = xyz @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]
+        z = local[:, 2]
+        front = z > 0
+        pixel = local @ self.K.T / np.where(front, z, 1.0)[:, None]
+        height, width = self.depth.shape
+        x, y = np.floor(pixel[:, 0]), np.floor(pixel[:, 1])
+        inside = front & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        x, y = np.where(inside, x, 0).astype(np.int64), np.where(inside, y, 0).astype(np.int64)
+        theirs = self.confidence[y, x]
+        return inside & (theirs > CONFIDENT) & (theirs >= sure) & (z * IN_FRONT < self.depth[y, x])
+
+
+def _thin(
+    xyz: NDArray[np.float64], size: NDArray[np.float64], sure: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """The surest point of each cell, the first of equals; widths are powers of sqrt(2), the next below `size`."""
+    level = np.floor(2.0 * np.log2(size)).astype(np.int64)
+    cell = np.floor(xyz / np.exp2(level / 2.0)[:, None]).astype(np.int64)
+    order = np.lexsort((np.arange(len(xyz)), -sure))
+    keys = np.concatenate([level[:, None], cell], 1)[order]
+    _, first = np.unique(keys, axis=0, return_index=True)
+    return np.sort(order[first])
