@@ -39,7 +39,7 @@ def stereo_priors(
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[DepthPrior | None], list[StereoMap | None]]:
-    """A prior in the world frame for each view, None where stereo cannot say enough; and the maps behind it."""
+    """A world-frame prior for each view, None where stereo cannot say enough; and the maps behind it."""
     maps = stereo_maps(views, surroundings, progress=progress)
     priors: list[DepthPrior | None] = []
     for view, around, found in zip(views, surroundings, maps, strict=True):

@@ -91,7 +91,7 @@ class _View:
 def _thin(
     xyz: NDArray[np.float64], size: NDArray[np.float64], sure: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """The surest point of each cell, the first of equals; widths are powers of sqrt(2), the next below `size`."""
+    """The surest point of each cell, the first of equals; widths: powers of sqrt(2), the next below size."""
     level = np.floor(2.0 * np.log2(size)).astype(np.int64)
     cell = np.floor(xyz / np.exp2(level / 2.0)[:, None]).astype(np.int64)
     order = np.lexsort((np.arange(len(xyz)), -sure))

@@ -186,8 +186,19 @@ def test_training_goes_on_from_a_random_start_without_points(
     for point in list(model.points3D):
         model.delete_point3D(point)
     model.write(str(scene / "sparse" / "0"))
-    _train(monkeypatch, scene, tmp_path / "out", *SHORT[:4], "5", "--quiet", "--model.random_points", "500")
-    assert "random" in caplog.text
+    _train(
+        monkeypatch,
+        scene,
+        tmp_path / "out",
+        *SHORT[:4],
+        "5",
+        "--quiet",
+        "--model.random_points",
+        "500",
+        "--init",
+        "sfm",
+    )
+    assert "500 random" in caplog.text
     assert (tmp_path / "out" / "point_cloud" / "iteration_5" / "point_cloud.ply").is_file()
 
 

@@ -260,7 +260,7 @@ def test_help_explains_every_option(capsys):
         assert option in text
     flat = "".join(character for character in text if character not in "│ \n")
     for path, _ in walk(CommandLine):
-        name = path.removeprefix("scene.")
+        name = path.removeprefix("scene.").removeprefix("depth.")
         start = flat.index("--" + name)
         assert len(flat[start : start + 400].split("(default", 1)[0]) > len(name) + 20, (
             f"--{name} has no help"
