@@ -18,8 +18,8 @@ class DepthConfig:
 
     init: str = "auto"
     """Points to start from: `sfm` (the scene's own), `mvs` (dense ones by stereo between the training views,
-    and the scene's), `random`, or a .ply file of coloured points (COLMAP's fused.ply). auto: mvs for up to 24
-    training views, else sfm; what cannot be had is replaced by the next of mvs, sfm, random."""
+    and the scene's), `random`, or a .ply file of coloured points (COLMAP's fused.ply). auto: sfm, or mvs
+    where the scene has no points. What cannot be had is replaced by the other, or by random points."""
     init_spacing: float = 4.0
     """mvs: distance of neighbouring points, in pixels of the photographs."""
 

@@ -18,9 +18,6 @@ from scene import Points, Scene
 
 _log = logging.getLogger(__name__)
 
-FEW_VIEWS = 24
-"""Up to this many training views `auto` makes dense points: the few-shot literature uses 3 to 24."""
-
 
 def initial_points(scene: Scene, config: DepthConfig, *, quiet: bool = False) -> tuple[Points, str]:
     """The points that `config.init` asks for, or the next best ones.
@@ -41,23 +38,22 @@ def initial_points(scene: Scene, config: DepthConfig, *, quiet: bool = False) ->
     if asked.lower().endswith(".ply"):
         points = read_points(Path(asked).expanduser())
         return points, f"init: {len(points):,} points of {asked}"
-    few = len(scene.train) <= FEW_VIEWS
     if asked == "random":
-        return _none(), "init: random points (--init random)"
-    if asked == "mvs" or (asked == "auto" and few):
+        return _none(), "init: random points (init random)"
+    if asked == "mvs" or len(scene.points) == 0:
         dense = _stereo_points(scene, config, quiet)
         if len(dense):
-            why = "--init mvs" if asked == "mvs" else f"auto: at most {FEW_VIEWS} training views"
+            why = "init mvs" if asked == "mvs" else f"init {asked}, and the scene has none"
             both = Points(torch.cat([dense.xyz, scene.points.xyz]), torch.cat([dense.rgb, scene.points.rgb]))
             return (
                 both,
                 f"init: {len(dense):,} points by stereo and {len(scene.points):,} of the scene ({why})",
             )
-        _log.warning("init: stereo found no points; starting from the scene's own")
+        if len(scene.points):
+            _log.warning("init: stereo found no points; starting from the scene's own")
     if len(scene.points):
-        why = f"--init {asked}" if asked != "auto" else "auto"
-        return scene.points, f"init: {len(scene.points):,} points of the scene ({why})"
-    return _none(), "init: random points (the scene has none)"
+        return scene.points, f"init: {len(scene.points):,} points of the scene (init {asked})"
+    return _none(), "init: random points (the scene has none, and stereo found none)"
 
 
 def _none() -> Points:

@@ -196,7 +196,7 @@ def test_training_goes_on_from_a_random_start_without_points(
         "--model.random_points",
         "500",
         "--init",
-        "sfm",
+        "random",
     )
     assert "500 random" in caplog.text
     assert (tmp_path / "out" / "point_cloud" / "iteration_5" / "point_cloud.ply").is_file()

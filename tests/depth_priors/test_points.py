@@ -155,11 +155,11 @@ def test_an_option_with_no_meaning_is_refused():
             wrong.check()
 
 
-def test_few_views_start_from_stereo_and_the_scenes_points(near_views):
+def test_stereo_gives_dense_points_on_the_surfaces_beside_the_scenes_own(near_views):
     views, points, truth = near_views
     scene = _scene(views, points)
-    dense, why = initial_points(scene, DepthConfig(), quiet=True)
-    assert len(dense) > 5 * len(points) and "by stereo" in why and "auto" in why
+    dense, why = initial_points(scene, DepthConfig(init="mvs"), quiet=True)
+    assert len(dense) > 5 * len(points) and "by stereo" in why and "init mvs" in why
     assert torch.equal(dense.xyz[-len(points) :], points.xyz)
     camera = views[1].camera
     local = dense.xyz[: -len(points)] @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
@@ -174,8 +174,9 @@ def test_few_views_start_from_stereo_and_the_scenes_points(near_views):
 def test_stereo_works_without_any_point_of_structure_from_motion(near_views):
     views, _, _ = near_views
     none = Points(torch.zeros(0, 3), torch.zeros(0, 3))
-    dense, why = initial_points(_scene(views, none), DepthConfig(init="mvs"), quiet=True)
-    assert len(dense) > 500 and "--init mvs" in why
+    for init in ("auto", "sfm"):
+        dense, why = initial_points(_scene(views, none), DepthConfig(init=init), quiet=True)
+        assert len(dense) > 500 and f"init {init}, and the scene has none" in why
 
 
 def test_what_cannot_be_had_is_replaced_and_said(near_views, caplog):
@@ -191,9 +192,8 @@ def test_what_cannot_be_had_is_replaced_and_said(near_views, caplog):
 
 def test_sfm_and_random_do_as_they_are_told(near_views):
     views, points, _ = near_views
-    own, why = initial_points(_scene(views, points), DepthConfig(init="sfm"), quiet=True)
-    assert own is points and "--init sfm" in why
+    for init in ("auto", "sfm"):
+        own, why = initial_points(_scene(views, points), DepthConfig(init=init), quiet=True)
+        assert own is points and f"init {init}" in why
     nothing, _ = initial_points(_scene(views, points), DepthConfig(init="random"), quiet=True)
     assert len(nothing) == 0
-    many, why = initial_points(_scene(views * 9, points), DepthConfig(), quiet=True)
-    assert many is points and "(auto)" in why
