@@ -17,6 +17,7 @@ import tyro
 import native
 from atomic import atomic_write
 from benchmarks.converging import measure_convergence, measure_peer
+from benchmarks.depth import measure_stereo
 from benchmarks.inputs import generate_inputs, load_inputs
 from benchmarks.iterating import measure_fixed_cost, measure_iteration
 from benchmarks.measure import machine, plain, table
@@ -26,7 +27,7 @@ from benchmarks.rasterizing import measure_image, measure_scaling
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-What = Literal["rasterizer", "iteration", "scaling", "memory", "convergence", "peer"]
+What = Literal["rasterizer", "iteration", "scaling", "memory", "convergence", "stereo", "peer"]
 
 
 @dataclass
@@ -44,13 +45,13 @@ class Options:
     inputs: list[Path] = field(default_factory=list)
     """rasterizer: .npz files of Gaussians and a camera (default: generated ones)."""
     scene: Path | None = None
-    """iteration, convergence, peer: a COLMAP scene (default: the synthetic scene of scripts/demo)."""
+    """iteration, convergence, stereo, peer: a COLMAP scene (default: the synthetic scene of scripts/demo)."""
     model: Path | None = None
     """iteration: a .ply of that scene, resampled to each number (default: trained here by `quick`)."""
     gaussians: list[int] = field(default_factory=lambda: [10_000, 50_000, 200_000])
     """iteration: numbers of Gaussians."""
     views: int = 0
-    """iteration: train on this many views (0 = all)."""
+    """iteration, stereo: train on this many views (0 = all)."""
     counts: list[int] = field(default_factory=lambda: [10_000, 50_000, 200_000, 1_000_000, 2_000_000])
     """scaling: numbers of Gaussians, at 504x378."""
     widths: list[int] = field(default_factory=lambda: [250, 500, 1000, 2000])
@@ -114,6 +115,8 @@ def main() -> None:
             native.set_threads(most)
             rows = measure_convergence(_scene(options), shlex.split(options.train), options.points)
             plot_convergence(rows, options.output / "convergence.png")
+        elif what == "stereo":
+            rows = [measure_stereo(_scene(options), options.views, most)]
         else:
             rows = [measure_peer(options.peer, _scene(options), options.peer_iterations)]
         results[what] = rows

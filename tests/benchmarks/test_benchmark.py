@@ -49,10 +49,23 @@ def test_rasterizer_and_scaling_are_measured_tabled_written_and_drawn(tmp_path: 
         assert {"binning", "raster_forward", "raster_backward", "project_backward"} <= set(row["kernels"])
         assert row["forward"]["repetitions"] == row["kernels"]["raster_forward"]["repetitions"] == 2
         assert row["evaluations_per_pixel"] > 0 and row["busy"].endswith(" %")
+        assert row["speed_up"] > 0
     assert [(row["along"], row["pixels"]) for row in results["scaling"]] == [
         ("gaussians", "504x378"), ("gaussians", "504x378"), ("width", "40x30"),
     ]  # fmt: skip
     assert (output / "scaling.png").stat().st_size > 1000 and "small" in done.stdout
+
+
+def test_stereo_is_measured_against_truth_and_points_held_back(tmp_path: Path, small_scene: Path) -> None:
+    done = _run("stereo", "--scene", small_scene, "--output", tmp_path, "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    row = json.loads((tmp_path / "results.json").read_text())["stereo"][0]
+    assert row["views"] == 8 and row["pixels"] == "80x60" and row["threads"] == 2 and row["s_per_view"] > 0
+    assert row["held_points"] > 50
+    # so small pictures hold little detail: this only checks that the figures are what they are called
+    assert 0 < float(row["two_agree"].split()[0]) <= float(row["confident"].split()[0]) <= 100
+    assert 50 < float(row["truth_within_5"].split()[0]) <= 100
+    assert 50 < float(row["within_5"].split()[0]) <= 100 and float(row["median_error"].split()[0]) < 5
 
 
 def test_an_iteration_is_told_apart_into_stages_and_kernels(tmp_path: Path, small_scene: Path) -> None:

@@ -1,0 +1,95 @@
+"""How much of a scene's depth the built-in stereo finds, how right it is, and how long it takes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import native
+from depth_priors import look_around, stereo_priors
+from depth_priors.mvs import NEIGHBOURS
+from scene import Points, SceneConfig, View, load_scene
+
+
+def measure_stereo(source: Path, views: int, threads: int) -> dict[str, Any]:
+    """Coverage, errors and seconds of stereo on a scene's training views (`--eval`, `--n_views`).
+
+    Every other point of structure from motion is kept from the stereo and then compared with the confident
+    depth at the pixels where the views saw it; and every confident pixel with the true depth, where the scene
+    has it (`depth/NAME.npy`, as the synthetic scene has).
+    """
+    native.set_threads(threads)
+    scene = load_scene(source, SceneConfig(eval=True, n_views=views))
+    given, held = _halves(scene.points)
+    native.library()  # compiled before the clock starts
+    start = time.perf_counter()
+    priors, _ = stereo_priors(scene.train, look_around(scene.train, given, NEIGHBOURS))
+    seconds = (time.perf_counter() - start) / len(scene.train)
+    any_agrees, two_agree, at_points, at_pixels = [], [], [], []
+    for index, (view, prior) in enumerate(zip(scene.train, priors, strict=True)):
+        size = view.camera.width * view.camera.height
+        if prior is None:
+            any_agrees.append(0.0)
+            two_agree.append(0.0)
+            continue
+        confident = prior.confidence >= 0.5
+        any_agrees.append(confident.sum().item() / size)
+        two_agree.append((prior.confidence == 1.0).sum().item() / size)
+        seen = held.xyz if held.seen is None else held.xyz[held.seen[:, index]]
+        at_points.append(_errors_at_points(view, 1.0 / prior.value, confident, seen))
+        truth = source / "depth" / f"{view.stem}.npy"
+        if truth.is_file():
+            true = torch.from_numpy(np.load(truth))
+            at_pixels.append(((1.0 / prior.value - true).abs() / true)[confident & (true > 0)])
+    points = torch.cat(at_points) if at_points else torch.zeros(0)
+    row: dict[str, Any] = {
+        "scene": source.name,
+        "views": len(scene.train),
+        "pixels": f"{scene.train[0].camera.width}x{scene.train[0].camera.height}",
+        "threads": threads,
+        "s_per_view": round(seconds, 2),
+        "confident": _percent(float(np.mean(any_agrees))),
+        "two_agree": _percent(float(np.mean(two_agree))),
+        "held_points": len(points),
+        "median_error": _percent(points.median().item() if len(points) else float("nan"), 2),
+        "within_5": _percent(_share(points, 0.05)),
+    }
+    if at_pixels:
+        pixels = torch.cat(at_pixels)
+        row["truth_within_1"] = _percent(_share(pixels, 0.01))
+        row["truth_within_5"] = _percent(_share(pixels, 0.05))
+    return row
+
+
+def _halves(points: Points) -> tuple[Points, Points]:
+    """Even rows, to be given to the stereo, and odd rows, to be held back."""
+    parts = []
+    for first in (0, 1):
+        seen = None if points.seen is None else points.seen[first::2]
+        parts.append(Points(points.xyz[first::2], points.rgb[first::2], seen))
+    return parts[0], parts[1]
+
+
+def _errors_at_points(view: View, depth: Tensor, confident: Tensor, xyz: Tensor) -> Tensor:
+    """Relative errors [n] of a depth map at the points [P, 3] that lie on its confident pixels."""
+    local = xyz @ view.camera.viewmat[:3, :3].T + view.camera.viewmat[:3, 3]
+    local = local[local[:, 2] > 0]
+    pixel = local @ view.camera.K.T
+    x, y = (pixel[:, 0] / local[:, 2]).floor().long(), (pixel[:, 1] / local[:, 2]).floor().long()
+    inside = (x >= 0) & (x < view.camera.width) & (y >= 0) & (y < view.camera.height)
+    x, y, z = x[inside], y[inside], local[inside, 2]
+    sure = confident[y, x]
+    return ((depth[y, x] - z).abs() / z)[sure]
+
+
+def _share(errors: Tensor, bound: float) -> float:
+    return (errors < bound).float().mean().item() if len(errors) else float("nan")
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
