@@ -105,6 +105,8 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Parsed:
         model = _default_output(source)
     config = dataclasses.replace(config, source_path=source, model_path=model)
     config.scene.check()
+    if not config.resume:  # a resumed run does not start from points: their file may be gone
+        config.depth.check()
     if config.resume and base is not None:
         _check_unchanged(base, config)
     return Parsed(config, frozenset(given), args, base)

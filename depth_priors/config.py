@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from errors import UserError
 
@@ -13,7 +14,7 @@ class DepthConfig:
     """Options of the depth priors.
 
     Raises:
-        UserError: from `check`, for a value that has no meaning.
+        UserError: from `check`, for a value that has no meaning, or a file that is not there.
     """
 
     init: str = "auto"
@@ -30,4 +31,8 @@ class DepthConfig:
         if self.init not in ("auto", "sfm", "mvs", "random") and not self.init.lower().endswith(".ply"):
             raise UserError(
                 f"--init: expected auto, sfm, mvs, random or a .ply file of points, got {self.init!r}"
+            )
+        if self.init.lower().endswith(".ply") and not Path(self.init).expanduser().is_file():
+            raise UserError(
+                f"--init: {self.init}: no such file; give a .ply of points, or auto, sfm, mvs or random"
             )

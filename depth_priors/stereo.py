@@ -34,7 +34,7 @@ SPREADS = (0.1, 0.02, 0.01)
 GEOMETRIC_WEIGHT = 0.1
 """What a pixel of disagreement with a neighbour's depth costs, in units of 1 - NCC."""
 COLOUR = 0.04
-"""Difference of grey (of 1) at which a pixel of a patch counts 1/e."""
+"""Difference of colour (of 1) at which a pixel of a patch counts 1/e."""
 AGREE_PIXELS, AGREE_DEPTH = 1.0, 0.02
 """How far a neighbour may bring a pixel back from where it was, and from its depth, and still confirm it."""
 
@@ -117,6 +117,7 @@ class _Level:
         self.surroundings = surroundings
         self.poses = [view.camera.viewmat.double().numpy() for view in views]
         self.grey: list[Tensor] = []
+        self.colours: list[Tensor] = []
         self.used: list[Tensor | None] = []
         self.K: list[NDArray[np.float64]] = []
         layout, offset = [], 0
@@ -129,6 +130,8 @@ class _Level:
             K[1] *= h / height
             self.K.append(K)
             self.grey.append(torch.from_numpy(_resized(full, w, h)))
+            colours = _resized(view.pixels.numpy().astype(np.float32) / 255.0, w, h)
+            self.colours.append(torch.from_numpy(colours).permute(2, 0, 1).contiguous())
             used = usable_pixels(view)
             shrunk = None if used is None else _resized(used.numpy().astype(np.float32), w, h) > 0.5
             self.used.append(None if shrunk is None else torch.from_numpy(shrunk.astype(np.uint8)))
@@ -198,9 +201,9 @@ class _Level:
         state, cost = state.clone(), torch.empty(height, width)
         count, which, geometry = self.neighbours(i)
         call(
-            "fs_stereo_patchmatch", width, height, self.grey[i], count, which, self.images, inverses,
-            self.layout, geometry, self.used[i], least, most, float(self.K[i][0, 0]), 1, GEOMETRIC_WEIGHT,
-            COLOUR, rounds, spread, seed * 4096 + i, state, cost,
+            "fs_stereo_patchmatch", width, height, self.grey[i], self.colours[i], count, which, self.images,
+            inverses, self.layout, geometry, self.used[i], least, most, float(self.K[i][0, 0]), 1,
+            GEOMETRIC_WEIGHT, COLOUR, rounds, spread, seed * 4096 + i, state, cost,
         )  # fmt: skip
         return state
 
@@ -236,6 +239,6 @@ def usable_pixels(view: View) -> Tensor | None:
 
 
 def _resized(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    if image.shape == (height, width):
+    if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -50,6 +50,7 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
             c_int,
             c_int,
             _P,
+            _P,
             c_int,
             *[_P] * 6,
             *[c_float] * 3,
@@ -95,7 +96,7 @@ def call(name: str, *arguments: Any) -> Any:
 
     Args:
         name: a function of the library.
-        arguments: numbers, None (a null pointer), or dense CPU tensors of float32, int32 or float64.
+        arguments: numbers, None (a null pointer), or dense CPU tensors of the types that the kernel takes.
 
     Raises:
         ValueError: a tensor is not dense or not on the CPU.

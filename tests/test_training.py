@@ -408,3 +408,20 @@ def test_a_resumed_run_keeps_its_options_and_does_not_go_back(trained: Path, sma
         assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
         assert "Traceback" not in done.stderr
     assert before == ((trained / "config.yaml").read_bytes(), (trained / "results.json").read_bytes())
+
+
+def test_a_wrong_init_is_refused_before_anything_is_written_and_a_file_of_points_is_taken(
+    small_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wrong in ("colmap", str(tmp_path / "missing.ply")):
+        done = _command("-s", small_scene, "-m", tmp_path / "out", "--init", wrong)
+        assert done.returncode == 2 and wrong in done.stderr and "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+    _train(monkeypatch, small_scene, tmp_path / "a", *SHORT[:4], "2", "--quiet", "--init", "sfm")
+    ply = tmp_path / "a" / "input.ply"
+    _train(monkeypatch, small_scene, tmp_path / "b", *SHORT[:4], "2", "--quiet", "--init", str(ply))
+    # the positions are the file's; colours go through SH and back
+    assert torch.equal(
+        load_ply(tmp_path / "b" / "input.ply").params["means"].detach(),
+        load_ply(ply).params["means"].detach(),
+    )

@@ -1,6 +1,6 @@
 // The C interface that Python calls through ctypes. Functions that return int return 0, or 1 where memory
-// ran out; no exception leaves them. All arrays are dense, row-major, float32 (or
-// int32 where said); shapes are in the Python wrappers beside each call.
+// ran out; no exception leaves them. All arrays are dense, row-major, float32 (or another type
+// where said); shapes are in the Python wrappers beside each call.
 #pragma once
 
 #include <cstdint>

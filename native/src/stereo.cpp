@@ -248,30 +248,35 @@ struct Plane {
 };
 
 struct Match {
-    const float *image; // the view's own
+    const float *image, *colours; // the view's own: grey [H, W], and [3, H, W]
     int width, height;
     std::vector<Neighbour> neighbours;
     float least, most; // inverse depth
     float focal;
     int best;
     float geometric; // weight of disagreement with the neighbours' own depths; 0 = none
-    float colour;    // how fast weights fall with the difference of grey
+    float colour;    // how fast weights fall with the difference of colour
 };
 
 void load_patch(const Match &m, const float *x, int y, Patch &p) {
-    const F sharp = set1(-1.4426950408889634f / m.colour);
+    const F sharp = set1(-1.4426950408889634f / (3.0f * m.colour));
     F xs = load(x);
     p.u = xs + set1(0.5f), p.v = set1(static_cast<float>(y) + 0.5f);
     const F right = set1(static_cast<float>(m.width - 1));
-    const F here = gather(m.image + static_cast<int64_t>(y) * m.width, xs);
+    const int64_t plane = static_cast<int64_t>(m.width) * m.height;
+    F here[3];
+    for (int c = 0; c < 3; ++c) here[c] = gather(m.colours + c * plane + static_cast<int64_t>(y) * m.width, xs);
     F total = zero(), mean = zero(), square = zero();
     int k = 0;
     for (int dy = -kReach; dy <= kReach; dy += kStride) {
-        const float *row = m.image + static_cast<int64_t>(std::min(std::max(y + dy, 0), m.height - 1)) * m.width;
+        const int64_t row = static_cast<int64_t>(std::min(std::max(y + dy, 0), m.height - 1)) * m.width;
         for (int dx = -kReach; dx <= kReach; dx += kStride, ++k) {
-            const F value = gather(row, min(max(xs + set1(static_cast<float>(dx)), zero()), right));
+            const F at = min(max(xs + set1(static_cast<float>(dx)), zero()), right);
+            const F value = gather(m.image + row, at);
+            F difference = zero();
+            for (int c = 0; c < 3; ++c) difference = difference + abs(gather(m.colours + c * plane + row, at) - here[c]);
             const float distance = static_cast<float>(dx * dx + dy * dy) / (2.0f * kReach * kReach) * 1.4426950408889634f;
-            const F w = exp2_approx(fma(sharp, abs(value - here), set1(-distance)));
+            const F w = exp2_approx(fma(sharp, difference, set1(-distance)));
             store(p.value[k], value), store(p.weight[k], w);
             total = total + w, mean = fma(w, value, mean), square = fma(w * value, value, square);
         }
@@ -351,15 +356,16 @@ Plane limited(const Match &m, Plane p) {
 } // namespace
 
 // state [3, H, W]: inverse depth and slopes of each pixel, read and refined; cost [H, W] receives what they cost.
+// colours [3, H, W] tell which pixels around one are likely to lie on the same surface.
 // Views, neighbours and geometry as in fs_stereo_sweep; inverses (the neighbours' own maps, laid out as images) and
 // mask [H, W] (0 = leave out) may be null. `iterations` rounds over both colours of the checkerboard, with random changes that
 // shrink from `spread` (a share of the range of inverse depths) by half each time.
-extern "C" int fs_stereo_patchmatch(int width, int height, const float *image, int n, const int32_t *which, const float *images,
+extern "C" int fs_stereo_patchmatch(int width, int height, const float *image, const float *colours, int n, const int32_t *which, const float *images,
                                     const float *inverses, const int64_t *layout, const float *geometry, const uint8_t *mask,
                                     float least, float most, float focal, int best, float geometric, float colour,
                                     int iterations, float spread, int64_t seed, float *state, float *cost) {
     return fs::status_of([&] {
-        Match m{image, width, height, neighbours_of(n, which, images, inverses, layout, geometry), least, most, focal, best,
+        Match m{image, colours, width, height, neighbours_of(n, which, images, inverses, layout, geometry), least, most, focal, best,
                 inverses ? geometric : 0.0f, colour};
         const int64_t size = static_cast<int64_t>(width) * height;
         float *r = state, *a = state + size, *b = state + 2 * size;
@@ -405,12 +411,12 @@ extern "C" int fs_stereo_patchmatch(int width, int height, const float *image, i
                                 // In each of four directions the nearest pixel of the other colour, and the best of some farther ones.
                                 static constexpr int dirs[4][2] = {{-1, 0}, {1, 0}, {0, -1}, {0, 1}};
                                 for (const auto &dir : dirs)
-                                    for (int far = 0; far < 2; ++far) {
+                                    for (int distant = 0; distant < 2; ++distant) {
                                         alignas(64) float cand[3][kLanes];
                                         for (int l = 0; l < kLanes; ++l) {
                                             int64_t pick = -1;
                                             float low = 1e9f, offset = 0.0f;
-                                            for (int s = far ? 3 : 1; s <= (far ? 11 : 1); s += 2) {
+                                            for (int s = distant ? 3 : 1; s <= (distant ? 11 : 1); s += 2) {
                                                 const int64_t px = static_cast<int64_t>(xs[l]) + dir[0] * s, py = y + dir[1] * s;
                                                 if (px < 0 || px >= width || py < 0 || py >= height) break;
                                                 const int64_t i = py * width + px;

@@ -149,6 +149,7 @@ def test_unusable_points_are_dropped_and_unusable_files_refused(tmp_path, caplog
 def test_an_option_with_no_meaning_is_refused():
     for wrong, words in (
         (DepthConfig(init="colmap"), "--init"),
+        (DepthConfig(init="nowhere.ply"), "nowhere.ply: no such file"),
         (DepthConfig(init_spacing=0.0), "--init_spacing"),
     ):
         with pytest.raises(UserError, match=words):

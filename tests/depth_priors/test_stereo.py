@@ -280,9 +280,9 @@ def test_more_rounds_of_patchmatch_never_cost_more(near_views):
         count, which, geometry = level.neighbours(0)
         least, most = level.range(0)
         call(
-            "fs_stereo_patchmatch", 256, 192, level.grey[0], count, which, level.images, None,
-            level.layout, geometry, None, least, most, float(level.K[0][0, 0]), 1, 0.0, 0.05, rounds, 0.05, 1,
-            refined, cost,
+            "fs_stereo_patchmatch", 256, 192, level.grey[0], level.colours[0], count, which, level.images,
+            None, level.layout, geometry, None, least, most, float(level.K[0][0, 0]), 1, 0.0, 0.05, rounds,
+            0.05, 1, refined, cost,
         )  # fmt: skip
         costs.append(cost)
     assert (costs[1] <= costs[0]).all() and (costs[2] <= costs[1]).all()

@@ -47,7 +47,7 @@ int fs_image_loss_backward(int, int, const float *, const float *, const float *
 int fs_stereo_sweep(int, int, const float *, int, const int32_t *, const float *, const int64_t *, const float *, int,
                     float, float, int, float *);
 int fs_stereo_sgm(int, int, const float *, int, const float *, float, float, float, float, float, float *, float *);
-int fs_stereo_patchmatch(int, int, const float *, int, const int32_t *, const float *, const float *, const int64_t *,
+int fs_stereo_patchmatch(int, int, const float *, const float *, int, const int32_t *, const float *, const float *, const int64_t *,
                          const float *, const uint8_t *, float, float, float, int, float, float, int, float, int64_t,
                          float *, float *);
 int fs_stereo_agreement(int, int, const float *, int, const int32_t *, const float *, const int64_t *, const float *,
@@ -274,7 +274,7 @@ Bits stereo(int width, int height, double poison, unsigned seed) {
     const size_t pixels = static_cast<size_t>(width) * static_cast<size_t>(height);
     constexpr int planes = 32;
     Floats images = r.uniforms(static_cast<size_t>(total), 0.0f, 1.0f), inverses = r.uniforms(static_cast<size_t>(total), 0.1f, 1.0f);
-    Floats grey = r.uniforms(pixels, 0.0f, 1.0f), geometry = r.normals(48, 0.1f);
+    Floats grey = r.uniforms(pixels, 0.0f, 1.0f), colours = r.uniforms(3 * pixels, 0.0f, 1.0f), geometry = r.normals(48, 0.1f);
     for (size_t k = 0; k < 4; ++k) // near the identity
         for (size_t i = 0; i < 3; ++i) geometry[12 * k + 4 * i] += 1.0f;
     Ints which(2);
@@ -293,7 +293,7 @@ Bits stereo(int width, int height, double poison, unsigned seed) {
     for (int turn = 0; turn < 3; ++turn) {
         const float *known = turn == 1 ? static_cast<float *>(inverses) : nullptr;
         const uint8_t *used = turn == 2 ? mask.data() : nullptr;
-        require(fs_stereo_patchmatch(width, height, grey, 2, which, images, known, layout, geometry, used, 0.1f, 1.0f, 10.0f, 1 + turn % 2,
+        require(fs_stereo_patchmatch(width, height, grey, colours, 2, which, images, known, layout, geometry, used, 0.1f, 1.0f, 10.0f, 1 + turn % 2,
                                      0.1f, 0.05f, 2, 0.1f, 5, state, cost) == 0, "patchmatch");
         keep(all, state, "state"), keep(all, cost, "cost");
     }
