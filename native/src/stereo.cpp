@@ -86,6 +86,24 @@ inline F sample(const Neighbour &b, F x, F y) {
     return fma(fy, bottom - top, top);
 }
 
+// How the neighbour's own depth at the pixel nearest to `at` brings that place back into the view.
+struct Return {
+    F dx, dy, z;    // from where it started, in pixels; how much deeper the neighbour sees it
+    F theirs, seen; // inverse depth of the neighbour's surface, as the neighbour and as the view see it
+};
+
+inline Return bring_back(const Neighbour &b, const Point &at, F u, F v) {
+    const F half = set1(0.5f), qu = at.x + half, qv = at.y + half;
+    const F x = min(max(floor(qu), zero()), set1(static_cast<float>(b.width - 1)));
+    const F y = min(max(floor(qv), zero()), set1(static_cast<float>(b.height - 1)));
+    const F theirs = gather(b.inverse, fma(y, set1(static_cast<float>(b.width)), x));
+    F q[3];
+    for (int k = 0; k < 3; ++k)
+        q[k] = fma(set1(b.back_m[3 * k]), qu, fma(set1(b.back_m[3 * k + 1]), qv, fma(set1(b.back_t[k]), theirs, set1(b.back_m[3 * k + 2]))));
+    const F inv = reciprocal(max(q[2], set1(1e-6f)));
+    return {q[0] * inv - u, q[1] * inv - v, q[2], theirs, theirs * inv};
+}
+
 // 1 - NCC in [0, 2] from weighted means. Patches without texture come out near 1.
 inline F ncc_cost(F a, F b, F aa, F bb, F ab) {
     const F noise = set1(kNoise * kNoise);
@@ -315,15 +333,8 @@ F evaluate(const Match &m, const Patch &p, const Plane &plane) {
             }
             cost = select(centre.inside, nan_to_worst(ncc_cost(p.mean, mean, p.square, square, product)), cost);
             if (m.geometric > 0.0f) {
-                const F x = min(max(floor(centre.x + set1(0.5f)), zero()), set1(static_cast<float>(b.width - 1)));
-                const F y = min(max(floor(centre.y + set1(0.5f)), zero()), set1(static_cast<float>(b.height - 1)));
-                const F theirs = gather(b.inverse, fma(y, set1(static_cast<float>(b.width)), x));
-                const F u = centre.x + set1(0.5f), v = centre.y + set1(0.5f);
-                F back[3];
-                for (int k = 0; k < 3; ++k)
-                    back[k] = fma(set1(b.back_m[3 * k]), u, fma(set1(b.back_m[3 * k + 1]), v, fma(set1(b.back_t[k]), theirs, set1(b.back_m[3 * k + 2]))));
-                const F inv = reciprocal(max(back[2], set1(1e-6f))), dx = back[0] * inv - p.u, dy = back[1] * inv - p.v;
-                const F error = min(sqrt(fma(dx, dx, dy * dy)), set1(3.0f));
+                const Return back = bring_back(b, centre, p.u, p.v);
+                const F error = min(sqrt(fma(back.dx, back.dx, back.dy * back.dy)), set1(3.0f));
                 cost = cost + set1(m.geometric) * select(ge(error, zero()), error, set1(3.0f));
             }
         }
@@ -463,18 +474,11 @@ extern "C" int fs_stereo_agreement(int width, int height, const float *inverse, 
                     F count = zero(), total = r;
                     for (const Neighbour &b : all) {
                         const Point p = project(b, u, v, r);
-                        const F qx = min(max(floor(p.x + set1(0.5f)), zero()), set1(static_cast<float>(b.width - 1)));
-                        const F qy = min(max(floor(p.y + set1(0.5f)), zero()), set1(static_cast<float>(b.height - 1)));
-                        const F theirs = gather(b.inverse, fma(qy, set1(static_cast<float>(b.width)), qx));
-                        const F qu = p.x + set1(0.5f), qv = p.y + set1(0.5f);
-                        F back[3];
-                        for (int k = 0; k < 3; ++k)
-                            back[k] = fma(set1(b.back_m[3 * k]), qu, fma(set1(b.back_m[3 * k + 1]), qv, fma(set1(b.back_t[k]), theirs, set1(b.back_m[3 * k + 2]))));
-                        const F inv = reciprocal(max(back[2], set1(1e-6f))), dx = back[0] * inv - u, dy = back[1] * inv - v;
-                        const F seen = theirs * inv; // their surface's inverse depth in this view
-                        const M agrees = p.inside & gt(back[2], set1(1e-6f)) & gt(theirs, zero()) & gt(r, zero()) &
-                                         lt(fma(dx, dx, dy * dy), set1(pixels * pixels)) & lt(abs(seen - r), set1(relative) * r);
-                        count = count + keep(agrees, one), total = total + keep(agrees, seen);
+                        const Return back = bring_back(b, p, u, v);
+                        const M agrees = p.inside & gt(back.z, set1(1e-6f)) & gt(back.theirs, zero()) & gt(r, zero()) &
+                                         lt(fma(back.dx, back.dx, back.dy * back.dy), set1(pixels * pixels)) &
+                                         lt(abs(back.seen - r), set1(relative) * r);
+                        count = count + keep(agrees, one), total = total + keep(agrees, back.seen);
                     }
                     store_part(agreeing + y * width + x, count, left);
                     store_part(fused + y * width + x, total / (count + one), left);
