@@ -2,8 +2,9 @@
 
     python train.py -s scenes/garden -m output/garden --eval --config quick
 
-A scene is loaded, Gaussians start from its points, and every iteration renders one random training
-view, compares it with its photograph, moves the Gaussians, and now and then adds and removes some.
+A scene is loaded, Gaussians start from its points, and every iteration renders random training views
+(one, or --batch_size), compares them with their photographs, moves the Gaussians, and now and then adds
+and removes some.
 Each step below is one call into a room (folder) of the same name.
 """
 
@@ -14,7 +15,7 @@ import os
 import shlex
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
@@ -25,7 +26,15 @@ from torch import Tensor
 
 from atomic import atomic_write
 from configs import Config, parse_command_line, save_config, to_plain
-from depth_priors import initial_points
+from depth_priors import (
+    DepthPrior,
+    SceneStereo,
+    confidence_maps,
+    depth_priors,
+    initial_points,
+    map_cache,
+    resized,
+)
 from engine import (
     OutputFolder,
     StopRequest,
@@ -54,9 +63,9 @@ from gaussian_model import (
     set_learning_rates,
 )
 from losses import Objective, mean_squared_error
-from native import set_threads
+from native import cache_folder, set_threads
 from rasterizer import resolve_backend
-from scene import ImagePyramid, Scene, View, ViewSampler, load_scene, write_cameras_json
+from scene import ImagePyramid, Scene, View, ViewSampler, load_scene, weighted_view, write_cameras_json
 
 SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
 MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
@@ -80,10 +89,11 @@ def main() -> None:
 def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> None:
     """Runs the optimisation from its start, or from the last checkpoint, to its end."""
     device = device_for(backend)
-    state, origin = start(config, scene, output, device)
+    state, knowledge = start(config, scene, output, device)
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
     objective = Objective(config.loss)
-    views = ImagePyramid([view.to(device) for view in scene.train], config.pyramid)
+    views = ImagePyramid([view.to(device) for view in knowledge.views], config.pyramid)
+    priors = [None if prior is None else prior.to(device) for prior in knowledge.priors]
     first, clock = state.iteration, time.perf_counter()
 
     with (
@@ -93,42 +103,50 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
         ) as tracker,
     ):
         tracker.message(describe(config, scene, gaussians, backend))
-        if origin:
-            tracker.message(origin)
+        for line in knowledge.lines:
+            tracker.message(line)
+        if first == 0:
+            show_knowledge(tracker, knowledge)
         for iteration in range(first + 1, config.iterations + 1):
             if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
                 densifier.refine(iteration - 1, gaussians, optimizer)
             set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
-            view = views.view(state.sampler.next(), iteration)
-            background = choose_background(config, state.generator).to(device)
-            image = view.image(background)
+            for _ in range(config.batch_size):  # gradients add up: to Adam, a sum is as good as a mean
+                chosen = state.sampler.next()
+                view, prior = views.view(chosen, iteration), priors[chosen]
+                if prior is not None:
+                    prior = resized(prior, view.camera.width, view.camera.height)
+                background = choose_background(config, state.generator).to(device)
+                image = view.image(background)
 
-            render = gaussians.render(
-                view.camera,
-                background=background,
-                sh_degree=active_sh_degree(config.optim, iteration, gaussians.max_sh_degree),
-                depth=None,
-                absgrad=densifier.wants_absgrad,
-                antialiased=config.model.antialiased,
-                backend=backend,
-            )
-            render.info["means2d"].retain_grad()
-            terms = objective(
-                render,
-                image,
-                view.weight(),
-                linear_scales=gaussians.linear_scales,
-                linear_opacities=gaussians.linear_opacities,
-            )
-            torch.stack(list(terms.values())).sum().backward()
-            densifier.collect(render.info)
+                render = gaussians.render(
+                    view.camera,
+                    background=background,
+                    sh_degree=active_sh_degree(config.optim, iteration, gaussians.max_sh_degree),
+                    depth=None if prior is None else config.model.depth_mode,
+                    absgrad=densifier.wants_absgrad,
+                    antialiased=config.model.antialiased,
+                    backend=backend,
+                )
+                render.info["means2d"].retain_grad()
+                terms = objective(
+                    render,
+                    image,
+                    view.weight(),
+                    prior=prior,
+                    linear_scales=gaussians.linear_scales,
+                    linear_opacities=gaussians.linear_opacities,
+                )
+                torch.stack(list(terms.values())).sum().backward()
+                densifier.collect(render.info)
+                tracker.losses(iteration, terms)
+                psnr = batch_psnr(render.color.squeeze(0), image, view.weight())
+                tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
+            tracker.scalars(iteration, {f"skipped/{name}": float(n) for name, n in objective.skipped.items()})
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             state.iteration = iteration
 
-            tracker.losses(iteration, terms)
-            psnr = batch_psnr(render.color.squeeze(0), image, view.weight())
-            tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
             tracker.bar(iteration, len(gaussians), optimizer, (view.camera.width, view.camera.height))
             with tracker.paused():
                 if is_due(iteration, at=config.test_iterations, last=config.iterations):
@@ -166,14 +184,40 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
     )
 
 
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known of the training views before training."""
+
+    views: list[View]
+    """With their confidence maps in their masks."""
+    priors: list[DepthPrior | None]
+    """Of the depth loss; all None where it is off."""
+    confidences: list[Tensor | None]
+    """[H, W] in [0, 1]; None where every pixel counts."""
+    lines: list[str]
+    """What all this is and where it comes from."""
+
+
 def start(
     config: Config, scene: Scene, output: OutputFolder, device: torch.device
-) -> tuple[TrainingState, str]:
-    """The state before the first iteration and what it starts from, or as the last checkpoint left it."""
+) -> tuple[TrainingState, Knowledge]:
+    """The state before the first iteration, or as of the last checkpoint; and what is known of the views."""
     generator = seed_everything(config.seed)
     last = latest_checkpoint(output.checkpoints) if config.resume else None
-    points, origin = (scene.points, "") if last else initial_points(scene, config.depth, quiet=config.quiet)
-    scene = replace(scene, points=points)
+    cache = map_cache(config.depth, cache_folder())
+    stereo = SceneStereo(scene, cache, quiet=config.quiet)
+    lines: list[str] = []
+    priors: list[DepthPrior | None] = [None] * len(scene.train)
+    confidences, line = confidence_maps(scene.train, config.depth, stereo, cache, quiet=config.quiet)
+    lines.append(line)
+    if config.loss.depth_weight > 0:
+        priors, line = depth_priors(scene, config.depth, stereo, cache, quiet=config.quiet)
+        lines.append(line)
+    views = [weighted_view(view, c) for view, c in zip(scene.train, confidences, strict=True)]
+    if last is None:
+        points, line = initial_points(scene, config.depth, stereo)
+        lines.append(line)
+        scene = replace(scene, points=points)
     gaussians = Gaussians.from_scene(scene, config.model, generator).to(device)
     state = TrainingState(
         gaussians=gaussians,
@@ -194,7 +238,22 @@ def start(
         save_ply(output.input_ply, gaussians)
         write_cameras_json(output.cameras, [*scene.train, *scene.test])
     save_config(output.config, config)
-    return state, origin
+    return state, Knowledge(views, priors, confidences, [line for line in lines if line])
+
+
+def show_knowledge(tracker: Tracker, knowledge: Knowledge) -> None:
+    """Shows each view's depth prior and confidence in TensorBoard, once."""
+    for view, prior, confidence in zip(knowledge.views, knowledge.priors, knowledge.confidences, strict=True):
+        if prior is not None:
+            value = prior.value
+            depth = (
+                torch.where(value > 0, 1 / value.clamp_min(1e-12), 0.0) if prior.kind == "inverse" else value
+            )
+            tracker.maps(
+                0, f"prior/{view.stem}", depth={"depth": depth}, share={"confidence": prior.confidence}
+            )
+        if confidence is not None:
+            tracker.maps(0, f"confidence/{view.stem}", share={"image": confidence})
 
 
 def choose_background(config: Config, generator: torch.Generator) -> Tensor:

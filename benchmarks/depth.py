@@ -13,6 +13,7 @@ from torch import Tensor
 import native
 from depth_priors import look_around, stereo_priors
 from depth_priors.mvs import NEIGHBOURS
+from depth_priors.projection import project
 from scene import Points, SceneConfig, View, load_scene
 
 
@@ -28,7 +29,7 @@ def measure_stereo(source: Path, views: int, threads: int) -> dict[str, Any]:
     given, held = _halves(scene.points)
     native.library()  # compiled before the clock starts
     start = time.perf_counter()
-    priors, _ = stereo_priors(scene.train, look_around(scene.train, given, NEIGHBOURS))
+    priors = stereo_priors(scene.train, look_around(scene.train, given, NEIGHBOURS))
     seconds = (time.perf_counter() - start) / len(scene.train)
     any_agrees, two_agree, at_points, at_pixels = [], [], [], []
     for index, (view, prior) in enumerate(zip(scene.train, priors, strict=True)):
@@ -77,14 +78,10 @@ def _halves(points: Points) -> tuple[Points, Points]:
 
 def _errors_at_points(view: View, depth: Tensor, confident: Tensor, xyz: Tensor) -> Tensor:
     """Relative errors [n] of a depth map at the points [P, 3] that lie on its confident pixels."""
-    local = xyz @ view.camera.viewmat[:3, :3].T + view.camera.viewmat[:3, 3]
-    local = local[local[:, 2] > 0]
-    pixel = local @ view.camera.K.T
-    x, y = (pixel[:, 0] / local[:, 2]).floor().long(), (pixel[:, 1] / local[:, 2]).floor().long()
-    inside = (x >= 0) & (x < view.camera.width) & (y >= 0) & (y < view.camera.height)
-    x, y, z = x[inside], y[inside], local[inside, 2]
-    sure = confident[y, x]
-    return ((depth[y, x] - z).abs() / z)[sure]
+    at = project(view.camera, xyz.numpy())
+    z = torch.from_numpy(at.z).float()
+    compared = torch.from_numpy(at.inside) & confident[at.y, at.x]
+    return ((depth[at.y, at.x] - z).abs() / z)[compared]
 
 
 def _share(errors: Tensor, bound: float) -> float:

@@ -28,7 +28,7 @@ _SHORT = {"-r": "--resolution"}  # 3DGS habit; the other short names are declare
 _MAY_CHANGE = {
     *("source_path", "model_path", "resume", "overwrite", "iterations", "backend", "threads", "quiet"),
     *("test_iterations", "save_iterations", "checkpoint_iterations", "checkpoint_every", "keep_checkpoints"),
-    *("log_every", "config"),
+    *("log_every", "config", "depth.depth_cache", "depth.depth_weights"),
 }
 _DESCRIPTION = """Train 3D Gaussians on the photographs of a scene.
 
@@ -105,7 +105,9 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Parsed:
         model = _default_output(source)
     config = dataclasses.replace(config, source_path=source, model_path=model)
     config.scene.check()
-    if not config.resume:  # a resumed run does not start from points: their file may be gone
+    if config.resume:  # it does not start from points: their file may be gone
+        config.depth.check_maps()
+    else:
         config.depth.check()
     if config.resume and base is not None:
         _check_unchanged(base, config)

@@ -50,6 +50,9 @@ class Config:
     cpu_capture without one."""
     iterations: int = 30_000
     """Length of the training. Changing it scales every schedule that is not given on the command line too."""
+    batch_size: int = 1
+    """Training views per iteration. More make each step better and fewer steps do; learning rates stay as
+    they are given."""
     backend: Literal["auto", "gsplat", "cpu", "reference"] = "auto"
     """Rasterizer: gsplat (CUDA), cpu (C++, all cores), reference (plain torch, slow, exact). auto: gsplat
     where there is a GPU, else cpu."""
@@ -97,8 +100,9 @@ class Config:
         Raises:
             ConfigError: names the option.
         """
-        for name in ("iterations", "threads", "seed", "log_every", "checkpoint_every", "keep_checkpoints"):
-            bound = 1 if name in ("iterations", "log_every") else 0
+        least = {"iterations": 1, "batch_size": 1, "log_every": 1}
+        for name in (*least, "threads", "seed", "checkpoint_every", "keep_checkpoints"):
+            bound = least.get(name, 0)
             if getattr(self, name) < bound:
                 raise ConfigError(
                     f"{name}: expected at least {bound}, got {getattr(self, name)}: change --{name}."

@@ -22,11 +22,11 @@ FAINT = 1e-6
 def complete(
     value: NDArray[np.float32], weight: NDArray[np.float32], image: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The map everywhere: near the given values where their weight is large, smooth elsewhere.
+    """The map everywhere: as given where the weight is above 0, filled smoothly elsewhere.
 
     Args:
         value: [H, W]; what lies where the weight is 0 is not read.
-        weight: [H, W] >= 0, somewhere > 0.
+        weight: [H, W] >= 0, somewhere > 0; larger weights pull what is around them more.
         image: [H, W, 3] in [0, 1].
 
     Raises:
@@ -45,9 +45,7 @@ def complete(
         pull = SMOOTHNESS * 1.5 * 4.0 ** (ROUNDS - 1 - turn) / (4.0**ROUNDS - 1.0)
         top, bottom = _solve_rows(top, bottom, pull * across)
         top, bottom = (x.T for x in _solve_rows(top.T, bottom.T, pull * down.T))
-    smooth = top / bottom
-    share = amount / (amount + 1.0)  # a value of weight 1 is kept by half, and what is around it agrees
-    return np.where(weight > 0, share * known + (1.0 - share) * smooth, smooth).astype(np.float32)
+    return np.where(weight > 0, known, top / bottom).astype(np.float32)
 
 
 def _solve_rows(

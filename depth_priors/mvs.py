@@ -1,7 +1,8 @@
-"""The built-in prior: multi-view stereo over the training views, completed where views disagree."""
+"""The built-in prior: multi-view stereo over the training views, and its completion."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from depth_priors.completion import complete
 from depth_priors.neighbours import Surroundings
 from depth_priors.prior import DepthPrior
+from depth_priors.sfm import anchor_depths
 from depth_priors.stereo import StereoMap, stereo_maps, usable_pixels
 from scene import View
 
@@ -29,8 +31,8 @@ SPECKLE_STEP = 0.01
 """Step in inverse depth, as a share of its range, that parts pieces."""
 LEAST_COVERAGE = 0.05
 """Share of confident pixels below which a view gets no prior."""
-COMPLETED = 0.1
-"""Confidence of what is filled in."""
+ANCHORED, COMPLETED = 0.5, 0.1
+"""Confidence of a point of structure from motion where stereo is unsure, and of what is filled in."""
 
 
 def stereo_priors(
@@ -38,8 +40,11 @@ def stereo_priors(
     surroundings: Sequence[Surroundings],
     *,
     progress: Callable[[], None] = lambda: None,
-) -> tuple[list[DepthPrior | None], list[StereoMap | None]]:
-    """A world-frame prior for each view, None where stereo cannot say enough; and the maps behind it."""
+) -> list[DepthPrior | None]:
+    """World-frame depth where other views agree; None for a view where stereo cannot say enough.
+
+    Value and confidence are 0 elsewhere; see `completed`.
+    """
     maps = stereo_maps(views, surroundings, progress=progress)
     priors: list[DepthPrior | None] = []
     for view, around, found in zip(views, surroundings, maps, strict=True):
@@ -49,17 +54,17 @@ def stereo_priors(
             continue
         confidence = stereo_confidence(found, around)
         used = usable_pixels(view)
-        share = float(
-            (confidence > 0).float().sum() / (used.sum() if used is not None else confidence.numel())
-        )
+        total = confidence.numel() if used is None else int(used.sum())
+        share = int((confidence > 0).sum()) / max(total, 1)
         if share < LEAST_COVERAGE:
             _log.warning(
                 "%s: stereo: only %.0f %% of the pixels agree with other views", view.name, 100 * share
             )
             priors.append(None)
             continue
-        priors.append(_completed(view, around, found, confidence))
-    return priors, maps
+        value = torch.where(confidence > 0, found.inverse, 0.0)
+        priors.append(DepthPrior(value, "inverse", "world", confidence, "mvs"))
+    return priors
 
 
 def stereo_confidence(found: StereoMap, around: Surroundings) -> Tensor:
@@ -73,38 +78,21 @@ def stereo_confidence(found: StereoMap, around: Surroundings) -> Tensor:
     return (found.agreeing / enough).clamp(max=1.0) * torch.from_numpy((pieces >= 0).astype(np.float32))
 
 
-def _completed(view: View, around: Surroundings, found: StereoMap, confidence: Tensor) -> DepthPrior:
-    weight = confidence.numpy().copy()
-    value = np.where(weight > 0, found.inverse.numpy(), 0.0).astype(np.float32)
-    _add_anchors(view, around.points, value, weight)
-    image = view.pixels.numpy().astype(np.float32) / 255.0
-    filled = complete(value, weight, image)
-    result = np.where(weight > 0, value, filled)
-    known = np.maximum(weight, COMPLETED).astype(np.float32)
+def completed(view: View, points: NDArray[np.float64], prior: DepthPrior) -> DepthPrior:
+    """A prior everywhere in the picture, of low confidence where it was 0.
+
+    Args:
+        view: its photograph says where surfaces may end.
+        points: [n, 3], of structure from motion; they hold the filled depth where nothing else does.
+        prior: world frame, inverse depth, confident somewhere.
+    """
+    value, confidence = prior.value.numpy().copy(), prior.confidence.numpy().copy()
+    anchors = anchor_depths(view, points)
+    free = (confidence == 0) & (anchors > 0)
+    value[free], confidence[free] = anchors[free], ANCHORED
+    filled = complete(value, confidence, view.pixels.numpy().astype(np.float32) / 255.0)
+    known = np.maximum(confidence, np.float32(COMPLETED))
     used = usable_pixels(view)
     if used is not None:
         known *= used.numpy()
-    return DepthPrior(
-        torch.from_numpy(result.astype(np.float32)), "inverse", "world", torch.from_numpy(known), "mvs"
-    )
-
-
-def _add_anchors(
-    view: View, points: NDArray[np.float64], value: NDArray[np.float32], weight: NDArray[np.float32]
-) -> None:
-    """Sets the pixels of points of structure from motion where stereo has nothing."""
-    if len(points) == 0:
-        return
-    viewmat, K = view.camera.viewmat.double().numpy(), view.camera.K.double().numpy()
-    local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    local = local[local[:, 2] > 0]
-    pixel = local @ K.T / local[:, 2:]
-    x, y = np.floor(pixel[:, 0]).astype(np.int64), np.floor(pixel[:, 1]).astype(np.int64)
-    height, width = value.shape
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    x, y, z = x[inside], y[inside], local[inside, 2]
-    order = np.argsort(-z, kind="stable")  # the nearest of a pixel last, so that it stays
-    x, y, z = x[order], y[order], z[order]
-    free = weight[y, x] == 0
-    value[y[free], x[free]] = 1.0 / z[free]
-    weight[y[free], x[free]] = 1.0
+    return dataclasses.replace(prior, value=torch.from_numpy(filled), confidence=torch.from_numpy(known))

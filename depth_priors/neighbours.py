@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_priors.projection import project
 from scene import Points, View, focus_depth
 
 BEST_ANGLE = 10.0
@@ -84,6 +85,7 @@ class _Pose:
     """A view's camera in numpy."""
 
     def __init__(self, view: View) -> None:
+        self.camera = view.camera
         self.viewmat = view.camera.viewmat.double().numpy()
         self.K = view.camera.K.double().numpy()
         self.width, self.height = view.camera.width, view.camera.height
@@ -95,11 +97,7 @@ class _Pose:
 
     def inside(self, xyz: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which points [n, 3] lie in front of the camera and in its picture."""
-        local = xyz @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]
-        z = np.where(local[:, 2] > 0, local[:, 2], np.inf)
-        pixel = local @ self.K.T
-        u, v = pixel[:, 0] / z, pixel[:, 1] / z
-        return (local[:, 2] > 0) & (u >= 0) & (u < self.width) & (v >= 0) & (v < self.height)
+        return project(self.camera, xyz).inside
 
     def grid(self, depth: float) -> NDArray[np.float64]:
         """World points [64, 3] at a camera z, spread over the picture."""

@@ -24,14 +24,10 @@ def read_points(path: Path) -> Points:
     Colours are `red green blue` (0 to 255, or 0 to 1 if they are floats), or 3DGS's `f_dc_0..2`.
 
     Raises:
-        UserError: no such file, no .ply, or one without vertices, positions or colours.
+        UserError: it cannot be read, is no .ply, or has no vertices, positions or colours.
     """
     try:
         vertices = PlyData.read(str(path))["vertex"].data
-    except FileNotFoundError as error:
-        raise UserError(
-            f"--init: {path}: no such file; give a .ply of points, or auto, sfm, mvs or random"
-        ) from error
     except (PlyHeaderParseError, PlyElementParseError, PlyParseError, KeyError, ValueError, OSError) as error:
         raise UserError(f"--init: {path}: expected a .ply file with vertices: {error}") from error
     fields = set(vertices.dtype.names or ())

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from depth_priors.prior import DepthPrior
+from depth_priors.projection import project
 from scene import Points, View
 
 CONFIDENT = 0.75
@@ -69,23 +70,17 @@ class _View:
     """Where a view's confident surface lies."""
 
     def __init__(self, view: View, prior: DepthPrior) -> None:
-        self.K, self.viewmat = view.camera.K.double().numpy(), view.camera.viewmat.double().numpy()
+        self.camera = view.camera
         value = prior.value.numpy().astype(np.float64)
         self.depth = 1.0 / np.maximum(value, 1e-30) if prior.kind == "inverse" else value
         self.confidence = prior.confidence.numpy()
 
     def sees_through(self, xyz: NDArray[np.float64], sure: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which points [n, 3] lie well in front of what the view sees there, at least as sure as they are."""
-        local = xyz @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]
-        z = local[:, 2]
-        front = z > 0
-        pixel = local @ self.K.T / np.where(front, z, 1.0)[:, None]
-        height, width = self.depth.shape
-        x, y = np.floor(pixel[:, 0]), np.floor(pixel[:, 1])
-        inside = front & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        x, y = np.where(inside, x, 0).astype(np.int64), np.where(inside, y, 0).astype(np.int64)
-        theirs = self.confidence[y, x]
-        return inside & (theirs > CONFIDENT) & (theirs >= sure) & (z * IN_FRONT < self.depth[y, x])
+        at = project(self.camera, xyz)
+        theirs = self.confidence[at.y, at.x]
+        in_front = at.z * IN_FRONT < self.depth[at.y, at.x]
+        return at.inside & (theirs > CONFIDENT) & (theirs >= sure) & in_front
 
 
 def _thin(

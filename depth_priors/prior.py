@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Kind = Literal["inverse", "depth"]
@@ -39,3 +43,33 @@ class DepthPrior:
                     f"{self.source}: {name}: expected [H, W] float32 of one size, "
                     f"got {list(tensor.shape)} {tensor.dtype}"
                 )
+
+    def to(self, device: torch.device | str) -> DepthPrior:
+        """The same prior with its maps on `device`."""
+        return dataclasses.replace(self, value=self.value.to(device), confidence=self.confidence.to(device))
+
+
+def resized(prior: DepthPrior, width: int, height: int) -> DepthPrior:
+    """The prior on another pixel grid; values are averaged by confidence, so that unknown ones do not count.
+
+    Returns:
+        The prior itself where it has that size already, else a new one on its device.
+    """
+    if prior.value.shape == (height, width):
+        return prior
+    device = prior.value.device
+    value, confidence = prior.value.cpu().numpy(), prior.confidence.cpu().numpy()
+    smaller = width * height < value.size
+    total = _resample(confidence, width, height, smaller)
+    mean = _resample(value * confidence, width, height, smaller) / np.maximum(total, 1e-12)
+    sure = total > 1e-6
+    return dataclasses.replace(
+        prior,
+        value=torch.from_numpy(np.where(sure, mean, 0).astype(np.float32)).to(device),
+        confidence=torch.from_numpy(np.where(sure, total.clip(0, 1), 0).astype(np.float32)).to(device),
+    )
+
+
+def _resample(image: NDArray[np.float32], width: int, height: int, smaller: bool) -> NDArray[np.float32]:
+    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.float32)

@@ -137,6 +137,7 @@ class _Level:
             self.used.append(None if shrunk is None else torch.from_numpy(shrunk.astype(np.uint8)))
             layout.append((offset, w, h))
             offset += w * h
+        self._neighbours: dict[int, tuple[int, Tensor, Tensor]] = {}
         self.layout = torch.tensor(layout, dtype=torch.int64)
         self.images = torch.cat([image.reshape(-1) for image in self.grey])
 
@@ -150,10 +151,12 @@ class _Level:
 
     def neighbours(self, i: int) -> tuple[int, Tensor, Tensor]:
         """Number, indices [n] int32 and geometry [n, 24] (M, t there and back) of a view's neighbours."""
-        which = self.surroundings[i].neighbours
-        rows = [np.concatenate([*self._between(i, j), *self._between(j, i)]) for j in which]
-        geometry = torch.from_numpy(np.stack(rows).astype(np.float32))
-        return len(which), torch.tensor(which, dtype=torch.int32), geometry
+        if i not in self._neighbours:
+            which = self.surroundings[i].neighbours
+            rows = [np.concatenate([*self._between(i, j), *self._between(j, i)]) for j in which]
+            geometry = torch.from_numpy(np.stack(rows).astype(np.float32))
+            self._neighbours[i] = len(which), torch.tensor(which, dtype=torch.int32), geometry
+        return self._neighbours[i]
 
     def _between(self, i: int, j: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """M [9] and t [3] that take a pixel of view i, with its inverse depth, into view j."""

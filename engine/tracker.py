@@ -175,6 +175,28 @@ class Tracker:
         if depth is not None:
             self._writer.add_image(f"{name}/depth", _grey(depth.detach().cpu()), iteration, dataformats="HW")
 
+    def maps(
+        self,
+        iteration: int,
+        name: str,
+        *,
+        depth: Mapping[str, Tensor] | None = None,
+        share: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Writes maps [H, W] of one view under `name`.
+
+        Args:
+            iteration: the iteration.
+            name: for instance "prior/IMG_0001".
+            depth: shown as `images` shows it; 0 where nothing is known.
+            share: in [0, 1], shown as grey.
+        """
+        if self._writer is not None:
+            greys = {kind: _grey(value.detach().cpu()) for kind, value in (depth or {}).items()}
+            greys |= {kind: value.detach().cpu().clamp(0, 1) for kind, value in (share or {}).items()}
+            for kind, grey in greys.items():
+                self._writer.add_image(f"{name}/{kind}", grey, iteration, dataformats="HW")
+
     def histograms(self, iteration: int, gaussians: Gaussians) -> None:
         """Writes the distributions of opacity and of log10 scale. Slow: for rare use."""
         if self._writer is not None and len(gaussians) > 0:

@@ -8,7 +8,7 @@ compiled or loaded at import.
 
 from __future__ import annotations
 
-from native.build import NativeBuildError, build_library, find_compiler
+from native.build import NativeBuildError, build_library, cache_folder, find_compiler
 from native.kernels import (
     adam_step,
     call,
@@ -24,6 +24,7 @@ __all__ = [
     "NativeBuildError",
     "adam_step",
     "build_library",
+    "cache_folder",
     "call",
     "empty",
     "find_compiler",

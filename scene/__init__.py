@@ -14,7 +14,7 @@ from scene.load import load_scene
 from scene.pyramid import ImagePyramid, PyramidConfig
 from scene.sampler import ViewSampler
 from scene.scene_error import SceneError
-from scene.view import Points, Scene, View
+from scene.view import Points, Scene, View, weighted_view
 
 __all__ = [
     "Camera",
@@ -30,5 +30,6 @@ __all__ = [
     "focus_depth",
     "load_scene",
     "read_cameras_json",
+    "weighted_view",
     "write_cameras_json",
 ]

@@ -6,7 +6,7 @@ Pixels stay uint8 until a view is used, so that a scene costs a quarter of its f
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -102,6 +102,17 @@ class View:
         alpha = None if self.alpha is None else self.alpha.to(device)
         mask = None if self.mask is None else self.mask.to(device)
         return View(self.name, self.camera.to(device), self.pixels.to(device), alpha, mask)
+
+
+def weighted_view(view: View, confidence: Tensor | None) -> View:
+    """The view with its pixels counting `confidence` [H, W] in [0, 1] times as much, in steps of 1/255.
+
+    None, and 1 everywhere, leave it as it is.
+    """
+    if confidence is None or bool((confidence == 1.0).all()):
+        return view
+    mask = (confidence if view.mask is None else confidence * view.mask / 255.0) * 255.0
+    return replace(view, mask=mask.round().clamp(0, 255).to(torch.uint8))
 
 
 @dataclass(frozen=True, eq=False)

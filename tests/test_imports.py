@@ -19,7 +19,7 @@ ARROWS: dict[str, set[str]] = {
     "native": set(),
     "scene": set(),
     "rasterizer": {"native"},
-    "losses": {"native", "rasterizer", "scene"},
+    "losses": {"depth_priors", "native", "rasterizer", "scene"},
     "depth_priors": {"native", "scene"},
     "gaussian_model": {"native", "rasterizer", "scene"},
     "evaluation": {"losses", "rasterizer", "scene"},

@@ -10,7 +10,7 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from depth_priors import DepthConfig, DepthPrior, dense_points, initial_points
+from depth_priors import DepthConfig, DepthPrior, MapCache, SceneStereo, dense_points, initial_points
 from depth_priors.completion import complete
 from depth_priors.point_file import read_points
 from errors import UserError
@@ -28,6 +28,10 @@ def _view(width=8, height=6, x=0.0, name="a.png"):
 def _prior(depth, confidence=1.0, kind="inverse", width=8, height=6):
     value = torch.full((height, width), 1 / depth if kind == "inverse" else depth)
     return DepthPrior(value, kind, "world", torch.full((height, width), float(confidence)), "test")
+
+
+def _initial(scene, config):
+    return initial_points(scene, config, SceneStereo(scene, MapCache(None), quiet=True))
 
 
 def _scene(views, points):
@@ -134,7 +138,7 @@ def test_unusable_points_are_dropped_and_unusable_files_refused(tmp_path, caplog
     assert "dropped 1 of 3" in caplog.text
     nothing = {**XYZ, "y": np.full(3, np.nan, np.float32)}
     for path, words in (
-        (tmp_path / "missing.ply", "no such file"),
+        (tmp_path / "missing.ply", "No such file"),
         (_write_ply(tmp_path / "grey.ply", **XYZ), "red green blue"),
         (_write_ply(tmp_path / "empty.ply", **nothing, **colours), "no usable point"),
     ):
@@ -159,7 +163,7 @@ def test_an_option_with_no_meaning_is_refused():
 def test_stereo_gives_dense_points_on_the_surfaces_beside_the_scenes_own(near_views):
     views, points, truth = near_views
     scene = _scene(views, points)
-    dense, why = initial_points(scene, DepthConfig(init="mvs"), quiet=True)
+    dense, why = _initial(scene, DepthConfig(init="mvs"))
     assert len(dense) > 5 * len(points) and "by stereo" in why and "init mvs" in why
     assert torch.equal(dense.xyz[-len(points) :], points.xyz)
     camera = views[1].camera
@@ -176,25 +180,25 @@ def test_stereo_works_without_any_point_of_structure_from_motion(near_views):
     views, _, _ = near_views
     none = Points(torch.zeros(0, 3), torch.zeros(0, 3))
     for init in ("auto", "sfm"):
-        dense, why = initial_points(_scene(views, none), DepthConfig(init=init), quiet=True)
+        dense, why = _initial(_scene(views, none), DepthConfig(init=init))
         assert len(dense) > 500 and f"init {init}, and the scene has none" in why
 
 
 def test_what_cannot_be_had_is_replaced_and_said(near_views, caplog):
     views, points, _ = near_views
     own = Points(points.xyz, points.rgb, points.seen[:, :1])
-    kept, why = initial_points(_scene(views[:1], own), DepthConfig(init="mvs"), quiet=True)
+    kept, why = _initial(_scene(views[:1], own), DepthConfig(init="mvs"))
     assert torch.equal(kept.xyz, points.xyz) and "of the scene" in why
     assert "useful angle" in caplog.text and "scene's own" in caplog.text
     none = Points(torch.zeros(0, 3), torch.zeros(0, 3))
-    nothing, why = initial_points(_scene(views[:1], none), DepthConfig(), quiet=True)
+    nothing, why = _initial(_scene(views[:1], none), DepthConfig())
     assert len(nothing) == 0 and "random" in why
 
 
 def test_sfm_and_random_do_as_they_are_told(near_views):
     views, points, _ = near_views
     for init in ("auto", "sfm"):
-        own, why = initial_points(_scene(views, points), DepthConfig(init=init), quiet=True)
+        own, why = _initial(_scene(views, points), DepthConfig(init=init))
         assert own is points and f"init {init}" in why
-    nothing, _ = initial_points(_scene(views, points), DepthConfig(init="random"), quiet=True)
+    nothing, _ = _initial(_scene(views, points), DepthConfig(init="random"))
     assert len(nothing) == 0

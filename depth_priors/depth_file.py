@@ -1,0 +1,164 @@
+"""Depth maps in files: what each format holds, and what its numbers mean.
+
+| file | numbers | kind, frame if nothing says otherwise |
+|---|---|---|
+| .png, 16 or 8 bits | value / 65535 or / 255 | inverse, affine (MiDaS; 3DGS's depth regularisation) |
+| .pfm | float32 | inverse, affine (MiDaS) |
+| .npy, .npz (`depth` or `inverse`, and `confidence`), .tif with floats | as they are | depth, scale |
+| .geometric.bin, .photometric.bin | float32 (COLMAP) | depth, world |
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_priors.prior import Frame, Kind
+from errors import UserError
+
+SUFFIXES = (".npz", ".npy", ".png", ".pfm", ".tif", ".tiff", ".geometric.bin", ".photometric.bin")
+CONFIDENCES = ("confidence", "conf")
+_INVERSES = ("inverse", "disparity")
+_ADVICE = "convert it to .npy, or to a .png of 16 bits"
+
+
+@dataclass(frozen=True)
+class DepthFile:
+    """What a file says."""
+
+    value: NDArray[np.float32]
+    """[H, W]; 0 where the file says nothing (0, negative, not finite)."""
+    confidence: NDArray[np.float32]
+    """[H, W] in [0, 1]; 0 where the value is."""
+    kind: Kind
+    frame: Frame
+
+
+def read_depth(path: Path) -> DepthFile:
+    """Reads a depth map of any of the formats above.
+
+    Raises:
+        UserError: the file cannot be read, or holds no map of one number a pixel.
+    """
+    name = path.name.lower()
+    confidence = None
+    kind: Kind = "depth"
+    frame: Frame = "scale"
+    if name.endswith((".geometric.bin", ".photometric.bin")):
+        value, frame = _read(path, _read_colmap), "world"
+    elif name.endswith(".npz"):
+        arrays = _read(path, _read_npz)
+        key = _only(path, [key for key in arrays if key not in CONFIDENCES], ("depth", *_INVERSES))
+        kind = "inverse" if key in _INVERSES else "depth"
+        value = _one_channel(path, arrays[key])
+        confidence = next((_one_channel(path, arrays[key]) for key in CONFIDENCES if key in arrays), None)
+    else:
+        value = read_map(path)
+        if name.endswith((".png", ".pfm")):
+            kind, frame = "inverse", "affine"
+    usable = np.isfinite(value) & (value > 0)
+    if confidence is None:
+        confidence = np.ones(value.shape, np.float32)
+    elif confidence.shape != value.shape:
+        raise UserError(
+            f"{path}: confidence: expected the depth's size {value.shape[1]}x{value.shape[0]}, "
+            f"got {confidence.shape[1]}x{confidence.shape[0]}: make it anew"
+        )
+    confidence = np.nan_to_num(confidence, nan=0.0).clip(0.0, 1.0)
+    return DepthFile(
+        np.where(usable, value, 0).astype(np.float32),
+        np.where(usable, confidence, 0).astype(np.float32),
+        kind,
+        frame,
+    )
+
+
+def read_map(path: Path) -> NDArray[np.float32]:
+    """One number a pixel [H, W] from an image, .pfm, .npy or .npz; an image's whole numbers become 0 to 1.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        arrays = _read(path, _read_npz)
+        value = arrays[_only(path, list(arrays), CONFIDENCES)]
+    elif name.endswith(".npy"):
+        value = _read(path, lambda file: np.load(file, allow_pickle=False))
+    elif name.endswith(SUFFIXES):
+        value = _read(path, _read_image)
+    else:
+        raise UserError(f"{path}: expected a map ({', '.join(SUFFIXES)}): {_ADVICE}")
+    if value.dtype.kind == "u" and not name.endswith((".npy", ".npz")):
+        value = value / np.float32(np.iinfo(value.dtype).max)
+    return _one_channel(path, value)
+
+
+def _read(path: Path, how: Callable[[Path], Any]) -> Any:
+    try:
+        return how(path)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, cv2.error) as error:
+        raise UserError(f"{path}: cannot read the map ({error}): make it anew, or {_ADVICE}") from error
+
+
+def _only(path: Path, keys: list[str], preferred: tuple[str, ...]) -> str:
+    """The name of the one array that is meant.
+
+    Raises:
+        UserError: it is not clear.
+    """
+    chosen = [key for key in keys if key in preferred] or keys
+    if len(chosen) != 1:
+        raise UserError(
+            f"{path}: expected one array named {' or '.join(preferred)}, got {', '.join(keys) or 'none'}: "
+            "save it under that name"
+        )
+    return chosen[0]
+
+
+def _one_channel(path: Path, value: NDArray) -> NDArray[np.float32]:
+    """The map [H, W] of an array that may have axes of length 1, or channels that all say the same."""
+    if value.dtype.kind not in "fiu":
+        raise UserError(f"{path}: expected numbers, got {value.dtype}: {_ADVICE}")
+    if value.ndim == 3 and value.shape[-1] in (3, 4) and (value[..., :1] == value[..., :3]).all():
+        value = value[..., 0]
+    shape = [side for side in value.shape if side != 1]
+    if value.size == 0 or (value.ndim != 2 and len(shape) != 2):
+        coloured = value.ndim == 3 and value.shape[-1] in (3, 4)
+        what = "a picture in colour" if coloured else f"the shape {list(value.shape)}"
+        raise UserError(f"{path}: expected one number a pixel [height, width], got {what}: {_ADVICE}")
+    return (value if value.ndim == 2 else value.reshape(shape)).astype(np.float32)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray]:
+    with np.load(path, allow_pickle=False) as content:
+        return {name: content[name] for name in content.files}
+
+
+def _read_image(path: Path) -> NDArray:
+    data = np.frombuffer(path.read_bytes(), np.uint8)  # cv2.imread cannot open every path on every system
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    if image is None:
+        raise ValueError("damaged, or no image")
+    return image
+
+
+def _read_colmap(path: Path) -> NDArray[np.float32]:
+    """COLMAP's dense map: "width&height&channels&", then float32, row after row."""
+    content = path.read_bytes()
+    head = content[:64].split(b"&", 3)
+    if len(head) != 4 or not all(part.isdigit() and len(part) < 10 for part in head[:3]):
+        raise ValueError("expected COLMAP's `width&height&channels&` at its start")
+    width, height, channels = (int(part) for part in head[:3])
+    start = sum(len(part) + 1 for part in head[:3])
+    size = 4 * width * height * channels
+    if channels != 1 or width < 1 or height < 1 or len(content) - start != size:
+        raise ValueError(f"expected {size} bytes for {width}x{height}, got {len(content) - start}")
+    return np.frombuffer(content, "<f4", offset=start).reshape(height, width)

@@ -1,0 +1,175 @@
+"""Depth priors from a folder of maps, one per photograph: any network's, a scanner's, COLMAP's.
+
+A map belongs to the photograph of its name or stem (`a/b.jpg`: `a/b.png`, `b.jpg.geometric.bin`). 3DGS's
+`depth_params.json`, in that folder or beside the scene's COLMAP model, gives scale and offset per stem.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from depth_priors.config import DepthConfig
+from depth_priors.depth_file import SUFFIXES, read_depth
+from depth_priors.prior import DepthPrior, resized
+from errors import UserError
+from scene import View
+from scene.view import strip_suffix
+
+_log = logging.getLogger(__name__)
+
+PARAMETERS = "depth_params.json"
+LEAST_SIZE = 16.0
+"""A map of fewer pixels than the photograph divided by this, per side, is taken for a mistake."""
+
+
+def file_priors(views: Sequence[View], source: Path, config: DepthConfig) -> list[DepthPrior | None]:
+    """The priors in `config.depth_dir`; None, with a warning, for a view without a usable file.
+
+    Args:
+        views: the training views.
+        source: the scene's folder, where depth_params.json may be.
+        config: its folder, and what the numbers mean where the user has said so.
+
+    Raises:
+        UserError: no such folder, nothing in it belongs to a view, or a file is unreadable or of another
+            shape than its photograph.
+    """
+    folder = Path(config.depth_dir).expanduser()
+    found = find_by_stem(folder, [view.name for view in views], SUFFIXES, "--depth_dir")
+    scales = _read_scales([folder / PARAMETERS, source / "sparse" / "0" / PARAMETERS])
+    priors: list[DepthPrior | None] = []
+    for view, path in zip(views, found, strict=True):
+        prior = None if path is None else _read(view, path, config, scales)
+        if path is None:
+            _log.warning("%s: no depth map in %s: trained without one", view.name, folder)
+        elif prior is None:
+            _log.warning("%s: no number above 0 in the depth map: %s trains without one", path, view.name)
+        priors.append(prior)
+    return priors
+
+
+def find_by_stem(
+    folder: Path, names: Sequence[str], suffixes: Sequence[str], option: str
+) -> list[Path | None]:
+    """The file that belongs to each image name: below `folder` at its place, else by its last part alone.
+
+    Args:
+        folder: searched with its subfolders.
+        names: images' names, with subfolders.
+        suffixes: endings that count, the preferred one first.
+        option: for messages.
+
+    Raises:
+        UserError: no such folder, no file belongs to any image, or two images would share one.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{option}: {folder}: expected a folder of maps, found none: check the path")
+    files: defaultdict[str, dict[int, Path]] = defaultdict(dict)
+    for file in sorted(folder.rglob("*")):
+        for rank, suffix in enumerate(suffixes):
+            if file.name.lower().endswith(suffix) and file.is_file():
+                stem = file.relative_to(folder).as_posix()[: -len(suffix)]
+                for key in {_key(stem), _key(strip_suffix(stem))}:
+                    files[key].setdefault(rank, file)
+                break
+    matched = [_match(files, name) for name in names]
+    if not any(matched):
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:3]) or "nothing"
+        raise UserError(
+            f"{option}: {folder}: no file fits an image: the images are {', '.join(list(names)[:3])} ..., "
+            f"the folder holds {there}: name a map as its image (IMAGE.png, IMAGE.npy)"
+        )
+    owners: dict[Path, str] = {}
+    for name, path in zip(names, matched, strict=True):
+        if path is not None and owners.setdefault(path, name) != name:
+            raise UserError(
+                f"{option}: {path} fits both {owners[path]} and {name}: put maps in the images' subfolders"
+            )
+    return matched
+
+
+def _match(files: dict[str, dict[int, Path]], name: str) -> Path | None:
+    plain = name.replace("\\", "/")
+    last = PurePosixPath(plain).name
+    for key in (plain, strip_suffix(plain), last, strip_suffix(last), strip_suffix(plain).replace("/", "__")):
+        ranked = files.get(_key(key))
+        if ranked:
+            return ranked[min(ranked)]
+    return None
+
+
+def _key(name: str) -> str:
+    return name.casefold()
+
+
+@dataclass(frozen=True)
+class _Scale:
+    scale: float
+    offset: float
+
+
+def _read(view: View, path: Path, config: DepthConfig, scales: dict[str, _Scale]) -> DepthPrior | None:
+    file = read_depth(path)
+    if not (file.confidence > 0).any():
+        return None
+    kind = file.kind if config.depth_kind == "auto" else config.depth_kind
+    frame = file.frame if config.depth_frame == "auto" else config.depth_frame
+    value = file.value
+    known = scales.get(strip_suffix(PurePosixPath(view.name.replace("\\", "/")).name))
+    if known is not None and kind == "inverse" and frame == "affine":
+        if known.scale <= 0:
+            _log.warning("%s: %s has no scale above 0: it trains without a prior", view.name, PARAMETERS)
+            return None
+        value = np.where(file.confidence > 0, value * known.scale + known.offset, 0).astype(np.float32)
+        frame = "world"
+    check_shape(view, path, value.shape)
+    confidence = np.where(value > 0, file.confidence, 0).astype(np.float32)
+    prior = DepthPrior(torch.from_numpy(value), kind, frame, torch.from_numpy(confidence), "files")
+    return resized(prior, view.camera.width, view.camera.height)
+
+
+def check_shape(view: View, path: Path, shape: tuple[int, ...]) -> None:
+    """Refuses a map whose sides have another ratio than the photograph's, beyond rounding, or a tiny one."""
+    (height, width), camera = shape, view.camera
+    by_width, by_height = camera.height * width / camera.width, camera.width * height / camera.height
+    other_shape = abs(by_width - height) > 1.5 and abs(by_height - width) > 1.5
+    if other_shape or LEAST_SIZE * width < camera.width:
+        raise UserError(
+            f"{path}: expected a map of {camera.width}x{camera.height} or of that shape in another size "
+            f"(for {view.name}), got {width}x{height}: make it from the photograph that is trained on"
+        )
+
+
+def _read_scales(candidates: Sequence[Path]) -> dict[str, _Scale]:
+    """Scale and offset by stem from the first file that is there.
+
+    Raises:
+        UserError: it is no such file.
+    """
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        scales = {
+            str(stem): _Scale(float(entry["scale"]), float(entry["offset"]))
+            for stem, entry in content.items()
+            if isinstance(entry, dict)
+        }
+        if not all(math.isfinite(value.scale) and math.isfinite(value.offset) for value in scales.values()):
+            raise ValueError("a number is not finite")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: expected {{image stem: {{scale, offset}}}} as 3DGS writes it ({error}): "
+            "mend or remove it"
+        ) from error
+    return scales

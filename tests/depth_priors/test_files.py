@@ -1,0 +1,216 @@
+"""Depth maps from files: every format, its meaning and size, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from depth_priors import DepthConfig
+from depth_priors.depth_file import read_depth
+from depth_priors.files import file_priors, find_by_stem
+from errors import UserError
+from scene import Camera, View
+
+WIDTH, HEIGHT = 12, 8
+
+
+def _view(name="a.jpg", width=WIDTH, height=HEIGHT):
+    K = torch.tensor([[10.0, 0, width / 2], [0, 10.0, height / 2], [0, 0, 1]])
+    camera = Camera(torch.eye(4), K, width, height)
+    return View(name, camera, torch.zeros(height, width, 3, dtype=torch.uint8))
+
+
+def _ramp():
+    """Depth from 1 to 2, another number at every pixel."""
+    return np.linspace(1, 2, WIDTH * HEIGHT, dtype=np.float32).reshape(HEIGHT, WIDTH)
+
+
+def _config(folder, **options):
+    return DepthConfig(depth_prior="files", depth_dir=str(folder), **options)
+
+
+def _one(folder, **options):
+    (prior,) = file_priors([_view()], folder, _config(folder, **options))
+    return prior
+
+
+def _write_png(path, value, bits=16):
+    kind = np.uint16 if bits == 16 else np.uint8
+    assert cv2.imwrite(str(path), np.rint(value * np.iinfo(kind).max).astype(kind))
+
+
+def _write_pfm(path, value):
+    path.write_bytes(b"Pf\n%d %d\n-1.0\n" % value.shape[::-1] + value[::-1].astype("<f4").tobytes())
+
+
+def _write_colmap(path, value):
+    height, width = value.shape
+    path.write_bytes(b"%d&%d&1&" % (width, height) + value.astype("<f4").tobytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "kind", "frame", "tolerance"),
+    [
+        ("a.png", lambda p, v: _write_png(p, v / 2), "inverse", "affine", 2**-16),  # half a step of 16 bits
+        ("a.png", lambda p, v: _write_png(p, v / 2, 8), "inverse", "affine", 2**-8),
+        ("a.pfm", _write_pfm, "inverse", "affine", 0),
+        ("a.npy", np.save, "depth", "scale", 0),
+        ("a.npy", lambda p, v: np.save(p, v[None, ..., None].astype(np.float64)), "depth", "scale", 0),
+        ("a.npz", np.savez, "depth", "scale", 0),
+        ("a.npz", lambda p, v: np.savez(p, inverse=v), "inverse", "scale", 0),
+        ("a.tif", lambda p, v: cv2.imwrite(str(p), v), "depth", "scale", 0),
+        ("a.jpg.geometric.bin", _write_colmap, "depth", "world", 0),
+        ("a.geometric.bin", _write_colmap, "depth", "world", 0),
+    ],
+)
+def test_every_format_gives_its_numbers_and_says_what_they_are(tmp_path, name, write, kind, frame, tolerance):
+    write(tmp_path / name, _ramp())
+    prior = _one(tmp_path)
+    scale = 0.5 if name.endswith(".png") else 1.0
+    assert (prior.kind, prior.frame, prior.source) == (kind, frame, "files")
+    np.testing.assert_allclose(prior.value.numpy(), scale * _ramp(), atol=tolerance)
+    assert bool((prior.confidence == 1).all())
+
+
+def test_the_user_may_say_what_the_numbers_are(tmp_path):
+    np.save(tmp_path / "a.npy", _ramp())
+    prior = _one(tmp_path, depth_kind="inverse", depth_frame="world")
+    assert (prior.kind, prior.frame) == ("inverse", "world")
+
+
+def test_confidence_in_an_npz_is_taken_and_what_is_no_depth_has_none(tmp_path):
+    depth, conf = _ramp(), np.full((HEIGHT, WIDTH), 0.5, np.float32)
+    depth[0, :4] = [np.nan, np.inf, 0.0, -1.0]
+    conf[1, 0] = np.nan
+    np.savez(tmp_path / "a.npz", depth=depth, conf=conf)
+    prior = _one(tmp_path)
+    assert bool((prior.value[0, :4] == 0).all()) and bool((prior.confidence[0, :4] == 0).all())
+    assert prior.confidence[1, 0] == 0 and bool((prior.confidence[2:] == 0.5).all())
+    assert bool(prior.value.isfinite().all())
+
+
+def test_scale_and_offset_of_3dgs_bring_a_png_into_world_units(tmp_path, caplog):
+    _write_png(tmp_path / "a.png", _ramp() / 2)
+    parameters = tmp_path / "depth_params.json"
+    parameters.write_text(json.dumps({"a": {"scale": 3.0, "offset": 0.25, "med_scale": 1}, "med_scale": 3.0}))
+    prior = _one(tmp_path)
+    assert (prior.kind, prior.frame) == ("inverse", "world")
+    np.testing.assert_allclose(prior.value.numpy(), 3 * _ramp() / 2 + 0.25, atol=3 * 2**-16)
+    parameters.write_text(json.dumps({"a": {"scale": 0.0, "offset": 0.0}}))  # what 3DGS writes if it failed
+    assert _one(tmp_path) is None and "no scale above 0" in caplog.text
+    for wrong in ("[1]", "{", '{"a": {"scale": "x", "offset": 0}}', '{"a": {"scale": NaN, "offset": 0}}'):
+        parameters.write_text(wrong)
+        with pytest.raises(UserError, match=r"depth_params\.json: expected"):
+            _one(tmp_path)
+    parameters.unlink()
+    (tmp_path / "sparse" / "0").mkdir(parents=True)
+    (tmp_path / "sparse" / "0" / "depth_params.json").write_text('{"a": {"scale": 2.0, "offset": 0}}')
+    assert _one(tmp_path).frame == "world"
+
+
+@pytest.mark.parametrize("factor", [2, 0.5])
+def test_another_size_of_the_same_shape_is_resized_without_mixing_in_what_is_unknown(tmp_path, factor):
+    size = (round(WIDTH * factor), round(HEIGHT * factor))
+    depth = np.full(size[::-1], 4.0, np.float32)
+    depth[: size[1] // 2] = 0.0  # unknown
+    np.save(tmp_path / "a.npy", depth)
+    prior = _one(tmp_path)
+    assert prior.value.shape == (HEIGHT, WIDTH)
+    known = prior.confidence > 0
+    assert bool(known[HEIGHT // 2 + 1 :].all()) and not bool(known[: HEIGHT // 2 - 1].any())
+    assert torch.allclose(prior.value[known], torch.tensor(4.0), rtol=1e-5)  # not pulled to the zeros
+    assert bool((prior.value[~known] == 0).all())
+
+
+def test_a_map_of_another_shape_is_refused(tmp_path):
+    for shape in ((WIDTH, HEIGHT), (HEIGHT, WIDTH + 4)):
+        np.save(tmp_path / "a.npy", np.ones(shape, np.float32))
+        with pytest.raises(UserError, match=r"a\.npy: expected .*12x8"):
+            _one(tmp_path)
+    np.save(tmp_path / "a.npy", np.ones((1, 1), np.float32))
+    with pytest.raises(UserError, match=r"a\.npy: expected .*64x48.*got 1x1"):
+        file_priors([_view(width=64, height=48)], tmp_path, _config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.png", b""),
+        ("a.png", b"no picture"),
+        ("a.npy", b"\x93NUMPY"),
+        ("a.npz", b"PK\x03\x04 cut"),
+        ("a.pfm", b"Pf\n"),
+        ("a.tif", b"II*\x00"),
+        ("a.geometric.bin", b"12&8&1&short"),
+        ("a.geometric.bin", b"99999999999&8&1&"),
+        ("a.geometric.bin", b"no ampersand at all"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        _one(tmp_path)
+
+
+def test_arrays_that_are_no_map_are_refused_and_nothing_is_unpickled(tmp_path):
+    for array in (
+        np.ones((HEIGHT, WIDTH, 5)),
+        np.zeros((0, 0)),
+        np.array(["text"]),
+        np.array([{"a": 1}], dtype=object),
+        np.ones((HEIGHT, WIDTH), complex),
+    ):
+        np.save(tmp_path / "a.npy", array)
+        with pytest.raises(UserError, match=r"a\.npy"):
+            _one(tmp_path)
+    np.savez(tmp_path / "a.npz", first=_ramp(), second=_ramp())
+    with pytest.raises(UserError, match=r"a\.npz: expected one array named depth"):
+        read_depth(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", depth=_ramp(), conf=np.ones((2, 2)))
+    with pytest.raises(UserError, match=r"confidence: expected the depth's size 12x8, got 2x2"):
+        read_depth(tmp_path / "a.npz")
+    colour = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "b.png"), colour)
+    with pytest.raises(UserError, match=r"b\.png.*a picture in colour"):
+        read_depth(tmp_path / "b.png")
+    cv2.imwrite(str(tmp_path / "b.png"), np.repeat(colour[..., :1], 3, 2))  # grey saved as colour
+    assert read_depth(tmp_path / "b.png").value.shape == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("fill", [0.0, np.nan])
+def test_a_map_without_any_depth_leaves_its_view_without_a_prior_and_says_so(tmp_path, caplog, fill):
+    np.save(tmp_path / "a.npy", np.full((HEIGHT, WIDTH), fill, np.float32))
+    assert _one(tmp_path) is None
+    assert "a.npy: no number above 0" in caplog.text
+
+
+def test_maps_are_found_by_name_or_stem_with_or_without_subfolders(tmp_path, caplog):
+    names = ["one/a.jpg", "two/b.JPG", "c.png", "d.jpg"]
+    for file in ("one/a.npy", "b.jpg.npy", "C.npy"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / file, _ramp())
+    found = find_by_stem(tmp_path, names, (".npy",), "--depth_dir")
+    assert [path and path.relative_to(tmp_path).as_posix() for path in found] == [
+        "one/a.npy", "b.jpg.npy", "C.npy", None,
+    ]  # fmt: skip
+    priors = file_priors([_view(name) for name in names], tmp_path, _config(tmp_path))
+    assert [prior is None for prior in priors] == [False, False, False, True]
+    assert "d.jpg: no depth map" in caplog.text
+
+
+def test_a_folder_in_which_nothing_fits_names_both_sides(tmp_path):
+    np.save(tmp_path / "other.npy", _ramp())
+    with pytest.raises(UserError, match=r"no file fits.*a\.jpg.*other\.npy"):
+        _one(tmp_path)
+    with pytest.raises(UserError, match=r"missing.*no such folder|expected a folder"):
+        file_priors([_view()], tmp_path, _config(tmp_path / "missing"))
+
+
+def test_two_images_never_share_a_map(tmp_path):
+    np.save(tmp_path / "a.npy", _ramp())
+    with pytest.raises(UserError, match=r"fits both one/a\.jpg and two/a\.jpg"):
+        find_by_stem(tmp_path, ["one/a.jpg", "two/a.jpg"], (".npy",), "--depth_dir")

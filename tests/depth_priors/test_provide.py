@@ -1,0 +1,328 @@
+"""Which prior and which confidence a run gets, from where, and what is kept between runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from depth_priors import (
+    DepthConfig,
+    MapCache,
+    SceneStereo,
+    confidence_maps,
+    depth_priors,
+    map_cache,
+    resized,
+)
+from depth_priors import network as networks
+from depth_priors.cache import digest
+from errors import UserError
+from scene import Points, Scene
+
+
+@pytest.fixture(autouse=True)
+def no_weights(tmp_path, monkeypatch):
+    """No weights of this machine."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)
+
+
+@pytest.fixture
+def scene(near_views):
+    views, points, _ = near_views
+    return Scene(tuple(views), (), points, 1.0, Path("nowhere"))
+
+
+def _chosen(scene, cache=None, **options):
+    cache = cache or MapCache(None)
+    return depth_priors(
+        scene, DepthConfig(**options), SceneStereo(scene, cache, quiet=True), cache, quiet=True
+    )
+
+
+def _stereo(scene, cache=None):
+    """The scene's stereo priors, of which every view has one."""
+    priors = SceneStereo(scene, cache or MapCache(None), quiet=True).priors
+    assert all(prior is not None for prior in priors)
+    return [prior for prior in priors if prior is not None]
+
+
+def _fake_network(monkeypatch, run, name="midas:small"):
+    """A network whose answer is `run(image)`."""
+    network = networks.Network(name, "weights.pt", "key", lambda: run)
+    for module in ("depth_priors.provide", "depth_priors.confidence"):
+        monkeypatch.setattr(f"{module}.find_network", lambda config: network)
+
+
+def test_auto_is_the_built_in_stereo_where_there_is_nothing_else(scene, near_views):
+    _, _, truth = near_views
+    priors, line = _chosen(scene)
+    assert line.startswith("depth prior: mvs (no --depth_dir and no MiDaS weights on disk), 3 of 3 views")
+    for prior, true in zip(priors, truth, strict=True):
+        assert (prior.kind, prior.frame) == ("inverse", "world")
+        assert bool((prior.confidence > 0).all())  # completed
+        sure = prior.confidence == 1.0
+        assert ((1 / prior.value - true).abs() / true)[sure].median() < 0.01
+
+
+def test_completion_leaves_what_stereo_knows_and_makes_the_rest_faint(scene):
+    stereo = SceneStereo(scene, MapCache(None), quiet=True)
+    priors, _ = depth_priors(scene, DepthConfig(depth_prior="mvs"), stereo, MapCache(None))
+    for known, whole in zip(stereo.priors, priors, strict=True):
+        assert known is not None and whole is not None
+        sure = known.confidence > 0
+        assert torch.equal(whole.value[sure], known.value[sure])
+        assert torch.equal(whole.confidence[sure], known.confidence[sure])
+        # filled in, and points of structure from motion
+        assert whole.confidence[~sure].unique().tolist() == [pytest.approx(0.1), 0.5]
+
+
+def test_auto_takes_files_first_and_fits_them_to_the_scene(scene, near_views, tmp_path):
+    _, _, truth = near_views
+    for view, true in zip(scene.train, truth, strict=True):
+        np.save(tmp_path / f"{view.stem}.npy", 3.0 * true.numpy())  # another unit
+    priors, line = _chosen(scene, depth_dir=str(tmp_path))
+    assert "files (--depth_dir is given), 3 of 3 views, 3 fitted" in line
+    for prior, true in zip(priors, truth, strict=True):
+        assert prior.frame == "world"
+        # to the accuracy of the stereo's median
+        assert torch.allclose(1 / prior.value, true, rtol=0.01)
+    raw, line = _chosen(scene, depth_dir=str(tmp_path), depth_align=False)
+    assert {prior.frame for prior in raw} == {"scale"} and "fitted" not in line
+
+
+def test_a_network_on_disk_comes_before_stereo_and_is_fitted(scene, near_views, monkeypatch, caplog):
+    _, _, truth = near_views
+    answers = {view.pixels.sum().item(): 1 / true for view, true in zip(scene.train, truth, strict=True)}
+    _fake_network(monkeypatch, lambda image: 500 * answers[(image * 255).round().sum().item()] + 40)
+    priors, line = _chosen(scene)
+    assert "midas:small (its weights are on disk, weights.pt), 3 of 3 views, 3 fitted" in line
+    for prior, true in zip(priors, truth, strict=True):
+        assert torch.allclose(1 / prior.value, true, rtol=0.02)
+    _fake_network(monkeypatch, lambda image: 100 - answers[(image * 255).round().sum().item()])
+    priors, line = _chosen(scene)
+    assert {prior.frame for prior in priors} == {"affine"} and "0 fitted" in line
+    assert "no scale above 0" in caplog.text
+
+
+def test_where_stereo_is_impossible_the_points_are_taken_and_then_nothing(near_views, caplog):
+    views, points, _ = near_views
+    own = Points(points.xyz, points.rgb, points.seen[:, :1])
+    alone = Scene(tuple(views[:1]), (), own, 1.0, Path())
+    priors, line = _chosen(alone, depth_prior="mvs")
+    assert "sfm (depth_prior mvs; stereo is impossible here), 1 of 1 views" in line
+    assert 12 <= int((priors[0].value > 0).sum()) <= len(points)
+    bare = Scene(tuple(views[:1]), (), Points(torch.zeros(0, 3), torch.zeros(0, 3)), 1.0, Path())
+    priors, line = _chosen(bare)
+    assert priors == [None] and "depth prior: none" in line and "none:" in caplog.text
+
+
+def test_none_asks_for_nothing(scene):
+    priors, line = _chosen(scene, depth_prior="none")
+    assert priors == [None] * 3 and "none" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"depth_prior": "midas:small"}, r"no weights \(midas_v21_small_256\.pt.*--depth_download"),
+        ({"depth_prior": "midas:dpt_hybrid", "depth_weights": "gone.pt"}, r"--depth_weights: gone\.pt"),
+        ({"depth_prior": "auto", "depth_weights": "renamed.pt"}, "say which model it is"),
+        ({"depth_prior": "files", "depth_dir": "gone"}, "gone"),
+    ],
+)
+def test_what_is_asked_for_and_missing_is_an_error(scene, options, words):
+    with pytest.raises(UserError, match=words):
+        _chosen(scene, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"depth_prior": "midas"}, "expected one of auto, files, midas:dpt_hybrid"),
+        ({"depth_prior": "onnx:"}, "expected one of"),
+        ({"depth_prior": "files"}, "--depth_dir FOLDER"),
+        ({"depth_prior": "mvs", "depth_dir": "."}, "leave one out"),
+        ({"depth_download": True}, "midas:NAME"),
+        ({"depth_dir": "/nowhere/at/all"}, "no such folder"),
+        ({"confidence": "files"}, "--confidence_dir FOLDER"),
+        ({"confidence_dir": "."}, "--confidence files"),
+        ({"confidence_map": "map.json"}, "--confidence files"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        DepthConfig(**options).check()
+
+
+def test_stereo_is_kept_between_runs_and_a_damaged_map_is_computed_anew(scene, tmp_path, caplog, monkeypatch):
+    cache = MapCache(tmp_path)
+    first = _stereo(scene, cache)
+    files = sorted(tmp_path.glob("mvs-*.npz"))
+    assert len(files) == 3 and not list(tmp_path.glob(".*"))
+    monkeypatch.setattr("depth_priors.mvs.stereo_maps", lambda *a, **k: pytest.fail("computed again"))
+    again = _stereo(scene, cache)
+    monkeypatch.undo()
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a.value, b.value) and torch.equal(a.confidence, b.confidence)
+    content = files[1].read_bytes()
+    for damaged in (content[:100], b"", content[:200] + b"\xff" * 40 + content[240:]):
+        files[1].write_bytes(damaged)
+        caplog.clear()
+        mended = _stereo(scene, cache)
+        assert torch.equal(mended[1].value, first[1].value) and "computed anew" in caplog.text
+        assert files[1].read_bytes() == content
+
+
+def test_other_photographs_poses_and_points_are_other_entries_in_the_cache(scene, tmp_path):
+    def key(changed):
+        return SceneStereo(changed, MapCache(None))._key()
+
+    views, points = list(scene.train), scene.points
+    other = views[0].pixels.clone()
+    other[5, 5] += 1
+    moved = views[1].camera.viewmat.clone()
+    moved[0, 3] += 1e-3
+    turned = replace(views[1], camera=replace(views[1].camera, viewmat=moved))
+    variants = [
+        scene,
+        replace(scene, train=(replace(views[0], pixels=other), *views[1:])),
+        replace(scene, train=(views[0], turned, views[2])),
+        replace(scene, points=Points(points.xyz * 1.01, points.rgb, points.seen)),
+    ]  # fmt: skip
+    assert len({key(variant) for variant in variants}) == len(variants)
+    assert key(scene) == key(Scene(tuple(views), (), points, 2.0, Path("elsewhere")))
+    assert digest(["a", "b"]) != digest(["ab", ""])
+
+
+def test_a_cache_that_cannot_be_written_is_said_once_and_does_not_stop_the_run(scene, tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    priors = SceneStereo(scene, MapCache(blocked / "cache"), quiet=True).priors
+    assert priors[0] is not None and caplog.text.count("cannot keep depth maps") == 1
+    assert map_cache(DepthConfig(depth_cache="none"), tmp_path).folder is None
+    assert map_cache(DepthConfig(), tmp_path).folder == tmp_path / "depth"
+    assert map_cache(DepthConfig(depth_cache="here"), tmp_path).folder == Path("here")
+
+
+def test_a_network_runs_once_a_view_with_one_thread_and_its_maps_are_kept(scene, tmp_path, monkeypatch):
+    threads = []
+
+    def run(image):
+        threads.append(torch.get_num_threads())
+        return image.mean(-1) + 1
+
+    _fake_network(monkeypatch, run)
+    first, _ = _chosen(scene, MapCache(tmp_path), depth_align=False)
+    assert threads == [1, 1, 1] and torch.get_num_threads() == 2
+    again, _ = _chosen(scene, MapCache(tmp_path), depth_align=False)
+    assert len(threads) == 3 and all(torch.equal(a.value, b.value) for a, b in zip(first, again, strict=True))
+
+
+def test_resizing_keeps_the_mean_of_what_is_known(scene):
+    prior = _stereo(scene)[0]
+    half = resized(prior, 128, 96)
+    assert half.value.shape == (96, 128) and resized(prior, 256, 192) is prior
+    sums = (prior.value * prior.confidence).sum(), 4 * (half.value * half.confidence).sum()
+    assert torch.isclose(*sums, rtol=1e-4)
+
+
+def _confidence(scene, cache=None, **options):
+    cache = cache or MapCache(None)
+    stereo = SceneStereo(scene, cache, quiet=True)
+    return confidence_maps(scene.train, DepthConfig(**options), stereo, cache, quiet=True)
+
+
+def test_no_confidence_is_asked_for_by_default(scene):
+    assert _confidence(scene) == ([None, None, None], "")
+
+
+def test_confidence_from_geometry_is_one_where_views_agree_and_low_elsewhere(scene):
+    maps, line = _confidence(scene, confidence="mvs")
+    assert "agreement of views, 3 of 3" in line
+    for one in maps:
+        assert float(one.min()) == pytest.approx(0.1) and float(one.max()) == 1.0
+
+
+def test_confidence_from_files_is_matched_by_stem_scaled_and_resized(scene, tmp_path, caplog):
+    names = [view.stem for view in scene.train]
+    cv2.imwrite(str(tmp_path / f"{names[0]}.png"), np.full((192, 256), 128, np.uint8))
+    np.savez(tmp_path / f"{names[1]}.npz", confidence=np.full((96, 128), 0.25))
+    maps, line = _confidence(scene, confidence="files", confidence_dir=str(tmp_path))
+    assert torch.allclose(maps[0], torch.tensor(128 / 255)) and maps[1].shape == (192, 256)
+    assert torch.allclose(maps[1], torch.tensor(0.25)) and maps[2] is None
+    assert f"{scene.train[2].name}: no confidence map" in caplog.text and "2 of 3" in line
+
+
+def test_confidence_files_may_be_named_otherwise_by_a_mapping(scene, tmp_path):
+    np.save(tmp_path / "x1.npy", np.full((192, 256), 0.5))
+    mapping = tmp_path / "map.json"
+    options = {"confidence": "files", "confidence_dir": str(tmp_path), "confidence_map": str(mapping)}
+    mapping.write_text(json.dumps({scene.train[1].name: "x1.npy"}))
+    maps, _ = _confidence(scene, **options)
+    assert maps[0] is None and torch.allclose(maps[1], torch.tensor(0.5))
+    for content, words in (
+        ("{", "expected a JSON file"),
+        ("[1]", "expected .*image name"),
+        ('{"other.jpg": "x1.npy"}', "names no image"),
+        (json.dumps({scene.train[0].name: "gone.npy"}), "no such file"),
+        (json.dumps({scene.train[0].name: "../x1.npy"}), "is not in"),
+    ):
+        mapping.write_text(content)
+        with pytest.raises(UserError, match=words):
+            _confidence(scene, **options)
+
+
+def test_confidence_that_is_no_confidence_is_refused(scene, tmp_path, caplog):
+    path = tmp_path / f"{scene.train[0].stem}.npy"
+    options = {"confidence": "files", "confidence_dir": str(tmp_path)}
+    for value, words in ((1.5, "from 0 to 1"), (-0.1, "from 0 to 1")):
+        np.save(path, np.full((192, 256), value))
+        with pytest.raises(UserError, match=words):
+            _confidence(scene, **options)
+    np.save(path, np.ones((192, 100)))
+    with pytest.raises(UserError, match="256x192"):
+        _confidence(scene, **options)
+    holes = np.ones((192, 256))
+    holes[0, 0] = np.nan
+    np.save(path, holes)
+    maps, _ = _confidence(scene, **options)
+    assert maps[0][0, 0] == 0 and maps[0][0, 1] == 1 and "1 numbers are not finite" in caplog.text
+    np.save(path, np.zeros((192, 256)))
+    _confidence(scene, **options)
+    assert "does not train colours" in caplog.text
+    path.unlink()
+    np.save(tmp_path / "other.npy", np.ones((192, 256)))
+    with pytest.raises(UserError, match="no file fits"):
+        _confidence(scene, **options)
+
+
+def test_confidence_by_augmentation_is_low_where_a_network_wavers(scene, monkeypatch, tmp_path):
+    def wavers(image):  # its left half follows the picture's brightness, its right half is a fixed ramp
+        ramp = torch.linspace(1, 2, 256).expand(192, 256)
+        at_left = image.mean(-1) * 3
+        return torch.where(torch.arange(256) < 128, at_left, ramp)
+
+    _fake_network(monkeypatch, wavers)
+    cache = MapCache(tmp_path)
+    maps, line = _confidence(scene, cache, confidence="augment")
+    assert "variation of midas:small" in line
+    for one in maps:
+        assert float(one.min()) >= 0 and float(one.max()) <= 1 and one.shape == (192, 256)
+    half = torch.arange(1.0, 129.0)
+    steady = torch.cat([half, half.flip(0)]).expand(192, 256)  # mirroring does not change it
+    _fake_network(monkeypatch, lambda image: steady, "midas:steady")
+    sure, _ = _confidence(scene, confidence="augment")
+    assert all(bool((one == 1).all()) for one in sure)
+    assert all(float(one.mean()) < 0.99 for one in maps)
+
+
+def test_augmentation_without_a_network_says_what_to_do(scene):
+    with pytest.raises(UserError, match=r"expected a depth network.*--confidence mvs"):
+        _confidence(scene, confidence="augment")

@@ -1,0 +1,171 @@
+"""train.py with depth priors and confidence maps: what it says, shows, keeps, and repeats.
+
+Not checked here: what they bring on real photographs (docs/depth.md).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import train
+from engine import load_checkpoint
+from errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN = [
+    *("--eval", "--config", "quick", "--iterations", "20", "--checkpoint_every", "10", "--init", "sfm"),
+    *("--loss.depth_weight", "0.1", "--densify.start", "2", "--densify.every", "4"),
+    *("--pyramid.factor", "2", "--pyramid.until", "10"),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weights of this machine, and a cache of this test's own."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough for stereo: 10 views of 128x96 pixels."""
+    from scene.synthetic import write_synthetic_scene
+
+    folder = tmp_path_factory.mktemp("depth") / "room"
+    write_synthetic_scene(folder, n_views=10, width=128, height=96, points=800)
+    return folder
+
+
+def _train(patch: pytest.MonkeyPatch, scene: Path, output: Path, *options: str) -> dict:
+    words = [
+        "-s",
+        str(scene),
+        "-m",
+        str(output),
+        *RUN,
+        "--depth_cache",
+        str(output.parent / "cache"),
+        *options,
+    ]
+    patch.setattr(sys, "argv", ["train.py", *words])
+    train.main()
+    return load_checkpoint(output / "checkpoints" / "iteration_20.pt")
+
+
+def _events(output: Path) -> tuple[set[str], dict[str, list[int]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(output), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    return set(tags["scalars"]), {tag: [e.step for e in events.Images(tag)] for tag in tags["images"]}
+
+
+def test_the_built_in_prior_trains_says_so_and_is_shown_once(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _train(monkeypatch, scene, tmp_path / "out", "--confidence", "mvs")
+    said = capsys.readouterr().err
+    assert "depth prior: mvs (no --depth_dir and no MiDaS weights on disk), 8 of 8 views" in said
+    assert "confidence: agreement of views, 8 of 8 views" in said
+    scalars, images = _events(tmp_path / "out")
+    assert "loss/depth_pearson" in scalars
+    shown = {tag: steps for tag, steps in images.items() if tag.startswith(("prior/", "confidence/"))}
+    assert len(shown) == 8 * 3 and all(steps == [0] for steps in shown.values())
+    assert len([tag for tag in shown if tag.endswith("/depth")]) == 8
+    assert len(list((tmp_path / "cache").glob("mvs-*.npz"))) == 8
+
+
+def test_a_prior_changes_what_is_learned_and_not_its_exactness(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--quiet", "--confidence", "mvs", "--batch_size", "2")
+    one = _train(monkeypatch, scene, tmp_path / "a", *options, "--threads", "1")
+    shutil.rmtree(tmp_path / "cache")  # so that stereo, too, is computed on three threads
+    three = _train(monkeypatch, scene, tmp_path / "b", *options, "--threads", "3")
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
+    (tmp_path / "c" / "checkpoints" / "iteration_20.pt").unlink()  # as if it had died after 10
+    resumed = _train(monkeypatch, scene, tmp_path / "c", *options, "--resume")
+    for other in (three, resumed):
+        for key, value in one["gaussians"].items():
+            assert torch.equal(value, other["gaussians"][key]), key
+    without = _train(monkeypatch, scene, tmp_path / "d", *options, "--depth_prior", "none")
+    plain = _train(
+        monkeypatch, scene, tmp_path / "e", "--quiet", "--batch_size", "2", "--depth_prior", "none"
+    )
+    means = [run["gaussians"]["means"] for run in (one, without, plain)]
+    assert not any(a.shape == b.shape and torch.equal(a, b) for a, b in ((means[0], means[1]), means[1:]))
+
+
+def test_full_confidence_equals_none_bit_for_bit(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "sure"
+    folder.mkdir()
+    for image in (scene / "images").iterdir():
+        cv2.imwrite(str(folder / f"{image.stem}.png"), np.full((96, 128), 255, np.uint8))
+    options = ("--quiet", "--depth_prior", "none")
+    plain = _train(monkeypatch, scene, tmp_path / "a", *options)
+    sure = _train(
+        monkeypatch, scene, tmp_path / "b", *options, "--confidence", "files", "--confidence_dir", str(folder)
+    )
+    for key, value in plain["gaussians"].items():
+        assert torch.equal(value, sure["gaussians"][key]), key
+
+
+def test_maps_from_files_are_fitted_and_named(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _train(monkeypatch, scene, tmp_path / "out", "--depth_dir", str(scene / "depth"))
+    assert "depth prior: files (--depth_dir is given), 8 of 8 views, 8 fitted" in capsys.readouterr().err
+
+
+def test_a_run_without_a_depth_loss_makes_no_prior(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _train(monkeypatch, scene, tmp_path / "out", "--loss.depth_weight", "0")
+    assert "depth prior" not in capsys.readouterr().err and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--depth_prior", "midas:small"), "--depth_download"),
+        (("--depth_prior", "midas:huge"), "midas:dpt_hybrid"),
+        (("--depth_prior", "files"), "--depth_dir"),
+        (("--depth_dir", "gone"), "gone"),
+        (("--confidence", "augment"), "--confidence mvs"),
+        (("--confidence", "files", "--confidence_dir", "gone"), "gone"),
+        (("--loss.depth_weight", "-1"), "depth_weight"),
+    ],
+)
+def test_wrong_options_write_nothing(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        _train(monkeypatch, scene, tmp_path / "out", *options)
+    assert not (tmp_path / "out" / "config.yaml").exists()
+    assert not (tmp_path / "out" / "input.ply").exists()
+
+
+def test_a_damaged_map_is_one_line_and_exit_code_2(scene: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "maps"
+    shutil.copytree(scene / "depth", folder)
+    bad = sorted(folder.iterdir())[1]
+    bad.write_bytes(bad.read_bytes()[:200])
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "train.py"), "-s", str(scene), "-m", str(tmp_path / "out")),
+            *(*RUN, "--depth_dir", str(folder)),
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and bad.name in done.stderr and "Traceback" not in done.stderr
