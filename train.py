@@ -15,7 +15,7 @@ import os
 import shlex
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
@@ -26,15 +26,7 @@ from torch import Tensor
 
 from atomic import atomic_write
 from configs import Config, parse_command_line, save_config, to_plain
-from depth_priors import (
-    DepthPrior,
-    SceneStereo,
-    confidence_maps,
-    depth_priors,
-    initial_points,
-    map_cache,
-    resized,
-)
+from depth_priors import Knowledge, learn, resized
 from engine import (
     OutputFolder,
     StopRequest,
@@ -65,7 +57,7 @@ from gaussian_model import (
 from losses import Objective, mean_squared_error
 from native import cache_folder, set_threads
 from rasterizer import resolve_backend
-from scene import ImagePyramid, Scene, View, ViewSampler, load_scene, weighted_view, write_cameras_json
+from scene import ImagePyramid, Scene, View, ViewSampler, load_scene, write_cameras_json
 
 SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
 MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
@@ -82,14 +74,25 @@ def main() -> None:
     backend = resolve_backend(parsed.config.backend)
     scene = load_scene(parsed.config.source_path, parsed.config.scene)
     config = parsed.resolve(len(scene.train), backend)
+    last = latest_checkpoint(OutputFolder(config.model_path).checkpoints) if config.resume else None
+    knowledge = learn(
+        scene,
+        config.depth,
+        depth_loss=config.loss.depth_weight > 0,
+        starts=last is None,
+        cache_folder=cache_folder(),
+        quiet=config.quiet,
+    )
     with claim_output(config.model_path, resume=config.resume, overwrite=config.overwrite) as output:
-        train(config, scene, output, backend)
+        train(config, scene, knowledge, last, output, backend)
 
 
-def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> None:
-    """Runs the optimisation from its start, or from the last checkpoint, to its end."""
+def train(
+    config: Config, scene: Scene, knowledge: Knowledge, last: Path | None, output: OutputFolder, backend: str
+) -> None:
+    """Runs the optimisation from its start, or from the checkpoint `last`, to its end."""
     device = device_for(backend)
-    state, knowledge = start(config, scene, output, device)
+    state = start(config, replace(scene, points=knowledge.points), last, output, device)
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
     objective = Objective(config.loss)
     views = ImagePyramid([view.to(device) for view in knowledge.views], config.pyramid)
@@ -184,40 +187,11 @@ def train(config: Config, scene: Scene, output: OutputFolder, backend: str) -> N
     )
 
 
-@dataclass(frozen=True)
-class Knowledge:
-    """What is known of the training views before training."""
-
-    views: list[View]
-    """With their confidence maps in their masks."""
-    priors: list[DepthPrior | None]
-    """Of the depth loss; all None where it is off."""
-    confidences: list[Tensor | None]
-    """[H, W] in [0, 1]; None where every pixel counts."""
-    lines: list[str]
-    """What all this is and where it comes from."""
-
-
 def start(
-    config: Config, scene: Scene, output: OutputFolder, device: torch.device
-) -> tuple[TrainingState, Knowledge]:
-    """The state before the first iteration, or as of the last checkpoint; and what is known of the views."""
+    config: Config, scene: Scene, last: Path | None, output: OutputFolder, device: torch.device
+) -> TrainingState:
+    """The state before the first iteration, or as it was at the checkpoint `last`."""
     generator = seed_everything(config.seed)
-    last = latest_checkpoint(output.checkpoints) if config.resume else None
-    cache = map_cache(config.depth, cache_folder())
-    stereo = SceneStereo(scene, cache, quiet=config.quiet)
-    lines: list[str] = []
-    priors: list[DepthPrior | None] = [None] * len(scene.train)
-    confidences, line = confidence_maps(scene.train, config.depth, stereo, cache, quiet=config.quiet)
-    lines.append(line)
-    if config.loss.depth_weight > 0:
-        priors, line = depth_priors(scene, config.depth, stereo, cache, quiet=config.quiet)
-        lines.append(line)
-    views = [weighted_view(view, c) for view, c in zip(scene.train, confidences, strict=True)]
-    if last is None:
-        points, line = initial_points(scene, config.depth, stereo)
-        lines.append(line)
-        scene = replace(scene, points=points)
     gaussians = Gaussians.from_scene(scene, config.model, generator).to(device)
     state = TrainingState(
         gaussians=gaussians,
@@ -238,7 +212,7 @@ def start(
         save_ply(output.input_ply, gaussians)
         write_cameras_json(output.cameras, [*scene.train, *scene.test])
     save_config(output.config, config)
-    return state, Knowledge(views, priors, confidences, [line for line in lines if line])
+    return state
 
 
 def show_knowledge(tracker: Tracker, knowledge: Knowledge) -> None:

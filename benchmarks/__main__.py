@@ -52,6 +52,8 @@ class Options:
     """iteration: numbers of Gaussians."""
     views: int = 0
     """iteration, stereo: train on this many views (0 = all)."""
+    near: bool = False
+    """stereo: take neighbouring images instead of ones spread over the scene."""
     counts: list[int] = field(default_factory=lambda: [10_000, 50_000, 200_000, 1_000_000, 2_000_000])
     """scaling: numbers of Gaussians, at 504x378."""
     widths: list[int] = field(default_factory=lambda: [250, 500, 1000, 2000])
@@ -116,7 +118,8 @@ def main() -> None:
             rows = measure_convergence(_scene(options), shlex.split(options.train), options.points)
             plot_convergence(rows, options.output / "convergence.png")
         elif what == "stereo":
-            rows = [measure_stereo(_scene(options), options.views, most)]
+            picture = options.output / "stereo.jpg"
+            rows = [measure_stereo(_scene(options), options.views, options.near, most, picture)]
         else:
             rows = [measure_peer(options.peer, _scene(options), options.peer_iterations)]
         results[what] = rows

@@ -28,12 +28,12 @@ def measure_convergence(source: Path, options: list[str], points: list[int]) -> 
     rows: list[dict[str, Any]] = []
     evaluating = 0.0
     start = 0.0
-    original, original_start = train.show, train.start
+    original, original_learn = train.show, train.learn
 
-    def begin(*arguments: Any) -> Any:
+    def begin(*arguments: Any, **options: Any) -> Any:
         nonlocal start
         start = time.perf_counter()
-        return original_start(*arguments)
+        return original_learn(*arguments, **options)
 
     def show(*arguments: Any) -> Any:
         nonlocal evaluating
@@ -56,7 +56,7 @@ def measure_convergence(source: Path, options: list[str], points: list[int]) -> 
         command += ["--test_iterations", *map(str, points)]
         with (
             mock.patch.object(train, "show", show),
-            mock.patch.object(train, "start", begin),
+            mock.patch.object(train, "learn", begin),
             mock.patch.object(sys, "argv", command),
         ):
             train.main()

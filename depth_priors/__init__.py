@@ -1,10 +1,7 @@
 """Depth priors: what is known of the scene's depth before any Gaussian moves.
 
-cache = map_cache(config, cache_folder())
-stereo = SceneStereo(scene, cache)
-points, line = initial_points(scene, config, stereo)
-priors, line = depth_priors(scene, config, stereo, cache)
-confidence, line = confidence_maps(scene.train, config, stereo, cache)
+knowledge = learn(scene, config, depth_loss=True, starts=True, cache_folder=folder)
+knowledge.priors, knowledge.views, knowledge.points
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ from depth_priors.cache import MapCache
 from depth_priors.confidence import confidence_maps
 from depth_priors.config import DepthConfig
 from depth_priors.initial import initial_points
+from depth_priors.knowledge import Knowledge, learn
 from depth_priors.mvs import stereo_priors
 from depth_priors.neighbours import Surroundings, look_around
 from depth_priors.points import dense_points
@@ -24,6 +22,7 @@ from depth_priors.stereo_once import SceneStereo
 __all__ = [
     "DepthConfig",
     "DepthPrior",
+    "Knowledge",
     "MapCache",
     "SceneStereo",
     "StereoMap",
@@ -32,6 +31,7 @@ __all__ = [
     "dense_points",
     "depth_priors",
     "initial_points",
+    "learn",
     "look_around",
     "map_cache",
     "resized",

@@ -133,6 +133,8 @@ def test_a_run_without_a_depth_loss_makes_no_prior(
 ) -> None:
     _train(monkeypatch, scene, tmp_path / "out", "--loss.depth_weight", "0")
     assert "depth prior" not in capsys.readouterr().err and not (tmp_path / "cache").exists()
+    _train(monkeypatch, scene, tmp_path / "b", "--loss.depth_weight", "0", "--depth_prior", "mvs")
+    assert "not used: add --loss.depth_weight" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -169,3 +171,13 @@ def test_a_damaged_map_is_one_line_and_exit_code_2(scene: Path, tmp_path: Path) 
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and bad.name in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_missing_network_does_not_cost_the_run_that_is_to_be_replaced(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train(monkeypatch, scene, tmp_path / "out", "--quiet", "--loss.depth_weight", "0")
+    before = sorted(path for path in (tmp_path / "out").rglob("*"))
+    with pytest.raises(UserError, match="--depth_download"):
+        _train(monkeypatch, scene, tmp_path / "out", "--overwrite", "--depth_prior", "midas:small")
+    assert sorted(path for path in (tmp_path / "out").rglob("*")) == before

@@ -1,0 +1,75 @@
+"""All that is known of the training views before training, in one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from depth_priors.confidence import confidence_maps
+from depth_priors.config import DepthConfig
+from depth_priors.initial import initial_points
+from depth_priors.prior import DepthPrior
+from depth_priors.provide import depth_priors, map_cache
+from depth_priors.stereo_once import SceneStereo
+from scene import Points, Scene, View, weighted_view
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What training starts with, on the CPU; V training views in the scene's order."""
+
+    views: tuple[View, ...]
+    """V views, their confidence in their masks."""
+    priors: tuple[DepthPrior | None, ...]
+    """V priors for the depth loss; all None where it is off."""
+    confidences: tuple[Tensor | None, ...]
+    """V maps [H, W] in [0, 1]; None where every pixel counts."""
+    points: Points
+    """To start from; empty where random ones are to be drawn."""
+    lines: tuple[str, ...]
+    """What all this is and where it comes from, for the user."""
+
+
+def learn(
+    scene: Scene,
+    config: DepthConfig,
+    *,
+    depth_loss: bool,
+    starts: bool,
+    cache_folder: Path,
+    quiet: bool = False,
+) -> Knowledge:
+    """Finds, reads or computes what the options ask for. Nothing is written but the cache.
+
+    Args:
+        scene: its training views and points.
+        config: the options.
+        depth_loss: whether a loss asks for priors.
+        starts: whether points to start from are looked for; a resumed run has its Gaussians.
+        cache_folder: where caches are, unless the options name a folder.
+        quiet: no progress bars.
+
+    Raises:
+        UserError: what is asked for cannot be had, or a file is unusable.
+    """
+    cache = map_cache(config, cache_folder)
+    stereo = SceneStereo(scene, cache, quiet=quiet)
+    confidences, about_confidence = confidence_maps(scene.train, config, stereo, cache, quiet=quiet)
+    priors: list[DepthPrior | None] = [None] * len(scene.train)
+    points = scene.points
+    about_priors = about_points = ""
+    if depth_loss:
+        priors, about_priors = depth_priors(scene, config, stereo, cache, quiet=quiet)
+    elif config.depth_dir or config.depth_prior not in ("auto", "none"):
+        about_priors = "warning: a depth prior is given and not used: add --loss.depth_weight 0.05"
+    if starts:
+        points, about_points = initial_points(scene, config, stereo)
+    return Knowledge(
+        tuple(weighted_view(view, c) for view, c in zip(scene.train, confidences, strict=True)),
+        tuple(priors),
+        tuple(confidences),
+        points,
+        tuple(line for line in (about_confidence, about_priors, about_points) if line),
+    )
