@@ -217,7 +217,7 @@ def start(
 
 def show_knowledge(tracker: Tracker, knowledge: Knowledge) -> None:
     """Shows each view's depth prior and confidence in TensorBoard, once."""
-    for view, prior, confidence in zip(knowledge.views, knowledge.priors, knowledge.confidences, strict=True):
+    for view, prior, confidence in zip(knowledge.views, knowledge.shown, knowledge.confidences, strict=True):
         if prior is not None:
             value = prior.value
             depth = (

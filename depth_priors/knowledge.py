@@ -24,6 +24,8 @@ class Knowledge:
     """V views, their confidence in their masks."""
     priors: tuple[DepthPrior | None, ...]
     """V priors for the depth loss; all None where it is off."""
+    shown: tuple[DepthPrior | None, ...]
+    """V priors worth looking at: those, or what stereo found where it was done for another purpose."""
     confidences: tuple[Tensor | None, ...]
     """V maps [H, W] in [0, 1]; None where every pixel counts."""
     points: Points
@@ -69,6 +71,7 @@ def learn(
     return Knowledge(
         tuple(weighted_view(view, c) for view, c in zip(scene.train, confidences, strict=True)),
         tuple(priors),
+        tuple(priors if depth_loss or not stereo.done else stereo.priors),
         tuple(confidences),
         points,
         tuple(line for line in (about_confidence, about_priors, about_points) if line),

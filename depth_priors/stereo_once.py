@@ -33,6 +33,11 @@ class SceneStereo:
         """Of each training view."""
         return look_around(self.scene.train, self.scene.points, mvs.NEIGHBOURS)
 
+    @property
+    def done(self) -> bool:
+        """Whether `priors` has been asked for."""
+        return "priors" in self.__dict__
+
     @cached_property
     def priors(self) -> list[DepthPrior | None]:
         """Depth where other views agree, see `mvs.stereo_priors`; None where stereo is impossible."""

@@ -133,6 +133,10 @@ def test_a_run_without_a_depth_loss_makes_no_prior(
 ) -> None:
     _train(monkeypatch, scene, tmp_path / "out", "--loss.depth_weight", "0")
     assert "depth prior" not in capsys.readouterr().err and not (tmp_path / "cache").exists()
+    assert not any(tag.startswith("prior/") for tag in _events(tmp_path / "out")[1])
+    _train(monkeypatch, scene, tmp_path / "c", "--loss.depth_weight", "0", "--init", "mvs")
+    shown = [tag for tag in _events(tmp_path / "c")[1] if tag.startswith("prior/")]
+    assert len(shown) == 8 * 2  # what stereo found is worth a look, whatever it was done for
     _train(monkeypatch, scene, tmp_path / "b", "--loss.depth_weight", "0", "--depth_prior", "mvs")
     assert "not used: add --loss.depth_weight" in capsys.readouterr().err
 

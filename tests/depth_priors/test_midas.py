@@ -82,6 +82,47 @@ def test_the_transformers_have_the_official_names_and_shapes():
     assert "pretrained.act_postprocess3.4.weight" not in large
 
 
+def _decoder_keys():
+    """The decoder's entries by the authors' naming."""
+    keys = {f"scratch.layer{i}_rn.weight" for i in (1, 2, 3, 4)}
+    for i in (1, 2, 3, 4):
+        convolutions = [f"resConfUnit{u}.conv{c}" for u in (1, 2) for c in (1, 2)]
+        for name in ("out_conv", *convolutions):
+            keys |= {f"scratch.refinenet{i}.{name}.{part}" for part in ("weight", "bias")}
+    return keys | {f"scratch.output_conv.{i}.{part}" for i in (0, 2, 4) for part in ("weight", "bias")}
+
+
+def _with_bias(*names):
+    return {f"{name}.{part}" for name in names for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_the_list_of_entries_is_exactly_the_official_one(name):
+    import timm
+
+    with torch.device("meta"):
+        ours = set(build(name).state_dict())
+        backbone = timm.create_model(MODELS[name].backbone, pretrained=False).state_dict()
+    if name == "small":
+        places = {"conv_stem": "layer1.0", "bn1": "layer1.1", "blocks.0": "layer1.3", "blocks.1": "layer1.4"}
+        places |= {"blocks.2": "layer2.0", "blocks.3": "layer3.0", "blocks.4": "layer3.1"}
+        places |= {"blocks.5": "layer4.0", "blocks.6": "layer4.1"}
+        expected = {
+            f"pretrained.{place}.{key.removeprefix(old + '.')}"
+            for old, place in places.items()
+            for key in backbone
+            if key.startswith(old + ".")
+        }
+    else:
+        expected = {f"pretrained.model.{key}" for key in backbone}
+        levels = (3, 4) if name == "dpt_hybrid" else (1, 2, 3, 4)
+        for level in levels:
+            post = f"pretrained.act_postprocess{level}"
+            expected |= _with_bias(f"{post}.0.project.0", f"{post}.3")
+            expected |= _with_bias(f"{post}.4") if level != 3 else set()
+    assert ours == expected | _decoder_keys()
+
+
 def test_the_small_net_keeps_the_official_slots():
     with torch.device("meta"):
         state = build("small").state_dict()

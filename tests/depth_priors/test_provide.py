@@ -118,9 +118,17 @@ def test_where_stereo_is_impossible_the_points_are_taken_and_then_nothing(near_v
     priors, line = _chosen(alone, depth_prior="mvs")
     assert "sfm (depth_prior mvs; stereo is impossible here), 1 of 1 views" in line
     assert 12 <= int((priors[0].value > 0).sum()) <= len(points)
+    twins = Scene((views[0], replace(views[0], name="twin.png")), (), own_twice(points), 1.0, Path())
+    priors, line = _chosen(twins)
+    assert "sfm (no --depth_dir" in line and "2 of 2 views" in line and priors[0] is not None
     bare = Scene(tuple(views[:1]), (), Points(torch.zeros(0, 3), torch.zeros(0, 3)), 1.0, Path())
     priors, line = _chosen(bare)
     assert priors == [None] and "depth prior: none" in line and "none:" in caplog.text
+
+
+def own_twice(points):
+    """The points that a view sees, seen by two views."""
+    return Points(points.xyz, points.rgb, points.seen[:, :1].expand(-1, 2))
 
 
 def test_none_asks_for_nothing(scene):
