@@ -27,6 +27,7 @@ from benchmarks.rasterizing import measure_image, measure_scaling
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+MOST_THREADS = 1024
 What = Literal["rasterizer", "iteration", "scaling", "memory", "convergence", "stereo", "peer"]
 
 
@@ -41,7 +42,8 @@ class Options:
     threads: list[int] = field(default_factory=lambda: sorted({1, os.cpu_count() or 1}))
     """Numbers of threads to measure with; the last one is used where one is enough."""
     repetitions: int = 20
-    """How often each thing is timed; the figures are the median with minimum and maximum."""
+    """How often each thing is timed (scaling: a quarter as often, at least 3 times); the figures are the
+    median with minimum and maximum."""
     inputs: list[Path] = field(default_factory=list)
     """rasterizer: .npz files of Gaussians and a camera (default: generated ones)."""
     scene: Path | None = None
@@ -59,13 +61,13 @@ class Options:
     widths: list[int] = field(default_factory=lambda: [250, 500, 1000, 2000])
     """scaling: widths in pixels, with 50,000 Gaussians."""
     train: str = "--config quick"
-    """convergence: options of train.py, joined by an equals sign: --train="--config quick --n_views 3"."""
+    """convergence, peer: options of train.py, after an equals sign: --train="--config quick --n_views 3"."""
     points: list[int] = field(default_factory=lambda: [100, 200, 400, 700, 1000])
     """convergence: iterations to evaluate after, besides the last."""
     peer: str = ""
     """peer: a command that trains on {scene} for {iterations} iterations."""
     peer_iterations: int = 100
-    """peer: how many iterations it is given."""
+    """peer: it and train.py (with --train) are run for so many iterations, and for twice as many."""
     output: Path = Path("output/benchmark")
     """Folder of results.json and the plots."""
 
@@ -88,12 +90,19 @@ def main() -> None:
         raise UserError(
             'peer: give the other trainer\'s command, as in --peer "opensplat {scene} -n {iterations}"'
         )
-    options.output.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"machine": machine()}
+    if max(options.threads) > MOST_THREADS:
+        raise UserError(f"--threads: expected at most {MOST_THREADS}, got {max(options.threads)}")
+    if options.scene is not None and not options.scene.is_dir():
+        raise UserError(f"--scene: {options.scene}: no such folder: check the path")
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: cannot make {options.output}: {error.strerror}") from error
+    results: dict[str, Any] = _earlier(options.output / "results.json") | {"machine": machine()}
     print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
     most = options.threads[-1]
     for what in options.what:
-        print(f"\n{what} (times in ms: median, minimum-maximum)", flush=True)
+        print(f"\n{what} (times in ms, median and range, unless named otherwise)", flush=True)
         if what == "rasterizer":
             scenes = [load_inputs(path) for path in options.inputs]
             scenes = scenes or [generate_inputs(n, 504, 378) for n in (10_000, 50_000)]
@@ -121,7 +130,10 @@ def main() -> None:
             picture = options.output / "stereo.jpg"
             rows = [measure_stereo(_scene(options), options.views, options.near, most, picture)]
         else:
-            rows = [measure_peer(options.peer, _scene(options), options.peer_iterations)]
+            native.set_threads(most)
+            rows = measure_peer(
+                options.peer, _scene(options), shlex.split(options.train), options.peer_iterations
+            )
         results[what] = rows
         print(table([{k: v for k, v in row.items() if k != "kernels"} for row in rows]))
         for row in rows:
@@ -131,6 +143,19 @@ def main() -> None:
         with atomic_write(options.output / "results.json") as file:
             file.write((json.dumps(plain(results), indent=1) + "\n").encode())
     print(f"\nwritten: {options.output}/results.json")
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What this folder holds of the same machine already: a run replaces only what it measures."""
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    now, then = machine(), kept.get("machine") if isinstance(kept, dict) else None
+    same = isinstance(then, dict) and all(
+        then.get(key) == now[key] for key in ("cpu", "cores", "simd", "torch")
+    )
+    return kept if same else {}
 
 
 def _scene(options: Options) -> Path:
@@ -150,7 +175,13 @@ def _train(source: Path, output: Path) -> Path:
     """A model of the scene, trained with the quick preset in another process."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), "-s", str(source), "-m", f"{folder}/run"]
-        subprocess.run([*command, "--eval", "--config", "quick", "--model.sh_degree", "3"], check=True)
+        done = subprocess.run(
+            [*command, "--eval", "--config", "quick", "--model.sh_degree", "3"], check=False
+        )
+        if done.returncode != 0:  # train.py has said why
+            raise UserError(
+                f"{source}: train.py ended with exit code {done.returncode}: give --model, or mend it"
+            )
         ply = next(Path(folder).glob("run/point_cloud/*/point_cloud.ply"))
         kept = output / "model.ply"
         kept.write_bytes(ply.read_bytes())

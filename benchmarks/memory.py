@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory GAUSSIANS WIDTH THREADS
 
-prints the process's peak in GiB before and after three iterations at SH degree 3.
+prints the process's peak in GiB before and after three iterations at SH degree 3, and after one refinement.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ def measure_memory(cases: list[tuple[int, int]], threads: int) -> list[dict[str,
     for count, width in cases:
         command = [sys.executable, "-m", "benchmarks.memory", str(count), str(width), str(threads)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        before, peak = (float(word) for word in done.stdout.split())
+        before, peak, refined = (float(word) for word in done.stdout.split())
         rows.append(
             {
                 "gaussians": count,
                 "pixels": f"{width}x{round(width * 0.75)}",
-                "peak_gib": round(peak, 3),
+                "threads": threads,
                 "before_gib": round(before, 3),
+                "peak_gib": round(peak, 3),
+                "with_refinement_gib": round(refined, 3),
                 "more_than_the_row_above": _marginal(peak - before_peak, (count, width), before_case),
             }
         )
@@ -52,7 +54,7 @@ def _marginal(gib: float, case: tuple[int, int], before: tuple[int, int]) -> str
 
 
 def main() -> None:
-    """Three iterations on one view."""
+    """Three iterations on one view, and a refinement."""
     count, width, threads = (int(word) for word in sys.argv[1:])
     native.set_threads(threads)
     native.simd_name()
@@ -63,7 +65,9 @@ def main() -> None:
     del inputs
     for _ in range(3):
         iteration(view)
-    print(before, peak_memory_gib())
+    peak = peak_memory_gib()
+    iteration.time_refinement()
+    print(before, peak, peak_memory_gib())
 
 
 if __name__ == "__main__":

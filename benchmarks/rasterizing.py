@@ -110,6 +110,7 @@ def measure_scaling(
                     "along": along,
                     "gaussians": count,
                     "pixels": f"{inputs.width}x{inputs.height}",
+                    "threads": threads,
                     "overlaps": overlaps,
                     "both": wall,
                     "cpu": cpu,

@@ -49,10 +49,12 @@ class Config:
     line win over it. Without it: sparse_view for up to 24 training views; for more, full_capture on a GPU and
     cpu_capture without one."""
     iterations: int = 30_000
-    """Length of the training. Changing it scales every schedule that is not given on the command line too."""
+    """Length of the training. Changing it scales every schedule that is not given on the command line too.
+    For more quality take a preset made for a longer run: quick and sparse_view have learning rates, and quick
+    and cpu_capture a number of Gaussians, for short ones."""
     batch_size: int = 1
-    """Training views per iteration. More make each step better and fewer steps do; learning rates stay as
-    they are given."""
+    """Training views per iteration, which takes so many times longer; give fewer --iterations then. Learning
+    rates stay as they are given. Where there are fewer views, they repeat within an iteration."""
     backend: Literal["auto", "gsplat", "cpu", "reference"] = "auto"
     """Rasterizer: gsplat (CUDA), cpu (C++, all cores), reference (plain torch, slow, exact). auto: gsplat
     where there is a GPU, else cpu."""

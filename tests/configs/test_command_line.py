@@ -282,3 +282,9 @@ def test_small_images_for_no_iteration_are_refused_where_the_preset_is_known():
     assert (
         parse("--config", "full_capture", "--pyramid.factor", "4", "--pyramid.until", "9").pyramid.until == 9
     )
+
+
+def test_images_that_would_stay_small_for_the_whole_run_are_refused():
+    with pytest.raises(UserError, match=r"pyramid\.until: expected less than --iterations 4, got 500"):
+        parse("--config", "quick", "--iterations", "4", "--pyramid.until", "500")
+    assert parse("--config", "quick", "--iterations", "1").pyramid.until == 1  # nothing shorter exists

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,3 +158,10 @@ def test_peak_memory_is_counted_in_gib():
     assert 0.05 < peak_memory_gib() < 4096
     held = torch.ones(2**28)  # 1 GiB
     assert peak_memory_gib() > held.numel() * 4 / 2**30 * 0.9
+
+
+def test_peak_memory_does_not_begin_with_that_of_the_process_that_started_this_one():
+    held = torch.ones(2**28)  # 1 GiB, so that this process's peak is above what a bare one needs
+    code = "from engine.memory import peak_memory_gib; print(peak_memory_gib())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert held.numel() and float(done.stdout) < 1.0
