@@ -77,7 +77,8 @@ class Parsed:
         if "iterations" in self.given and not config.resume:
             config = scale_schedules(config, config.iterations / base.iterations, self.given)
         config.pyramid.check()
-        if config.pyramid.factor > 1.0 and config.pyramid.until >= config.iterations > 1:
+        never_full = config.pyramid.factor > 1.0 and config.pyramid.until >= config.iterations > 1
+        if never_full and not config.resume:  # a resumed run may only grow, and says so itself
             raise ConfigError(
                 f"pyramid.until: expected less than --iterations {config.iterations}, got "
                 f"{config.pyramid.until}: images would never have their full size; lower --pyramid.until."
