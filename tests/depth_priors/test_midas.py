@@ -7,6 +7,7 @@ checked nowhere else.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from depth_priors.midas import MODELS, build, estimate, network_size, prepare
-from depth_priors.midas_weights import find_weights, load_network
+from depth_priors.midas_weights import download_weights, find_weights, load_network
 from errors import UserError
 
 # entries of the state dict and parameters of the published files
@@ -287,3 +288,20 @@ def test_the_published_weights_where_they_are_on_disk(name, monkeypatch):
     image[120:] = torch.linspace(0.6, 0.3, 120)[:, None, None]
     inverse = estimate(network, name, image)
     assert inverse[200:].mean() > 1.5 * inverse[:100].mean()
+
+
+def test_a_download_is_verified_before_it_gets_its_name(small_file, tmp_path, monkeypatch):
+    path, sha256, _ = small_file
+    target = tmp_path / "torch" / "hub" / "checkpoints" / "midas_v21_small_256.pt"
+    good = dataclasses.replace(MODELS["small"], url=path.as_uri(), sha256=sha256)
+    for model, words in (
+        (dataclasses.replace(good, sha256="0" * 64), "expected the published weights"),
+        (dataclasses.replace(good, url=(tmp_path / "gone.pt").as_uri()), r"cannot fetch it.*--depth_weights"),
+    ):
+        monkeypatch.setitem(MODELS, "small", model)
+        with pytest.raises(UserError, match=words):
+            download_weights("small")
+        assert list(target.parent.iterdir()) == []  # not even a part of it
+    monkeypatch.setitem(MODELS, "small", good)
+    assert download_weights("small") == target and target.read_bytes() == path.read_bytes()
+    assert find_weights("small") == target
