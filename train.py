@@ -26,7 +26,7 @@ from torch import Tensor
 
 from atomic import atomic_write
 from configs import Config, parse_command_line, save_config, to_plain
-from depth_priors import Knowledge, learn, resized
+from depth_priors import Knowledge, ResizedPriors, learn
 from engine import (
     OutputFolder,
     StopRequest,
@@ -96,7 +96,7 @@ def train(
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
     objective = Objective(config.loss)
     views = ImagePyramid([view.to(device) for view in knowledge.views], config.pyramid)
-    priors = [None if prior is None else prior.to(device) for prior in knowledge.priors]
+    priors = ResizedPriors([None if prior is None else prior.to(device) for prior in knowledge.priors])
     first, clock = state.iteration, time.perf_counter()
 
     with (
@@ -116,9 +116,8 @@ def train(
             set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
             for _ in range(config.batch_size):  # gradients add up: to Adam, a sum is as good as a mean
                 chosen = state.sampler.next()
-                view, prior = views.view(chosen, iteration), priors[chosen]
-                if prior is not None:
-                    prior = resized(prior, view.camera.width, view.camera.height)
+                view = views.view(chosen, iteration)
+                prior = priors.get(chosen, view.camera.width, view.camera.height)
                 background = choose_background(config, state.generator).to(device)
                 image = view.image(background)
 
@@ -219,12 +218,11 @@ def show_knowledge(tracker: Tracker, knowledge: Knowledge) -> None:
     """Shows each view's depth prior and confidence in TensorBoard, once."""
     for view, prior, confidence in zip(knowledge.views, knowledge.shown, knowledge.confidences, strict=True):
         if prior is not None:
-            value = prior.value
-            depth = (
-                torch.where(value > 0, 1 / value.clamp_min(1e-12), 0.0) if prior.kind == "inverse" else value
-            )
             tracker.maps(
-                0, f"prior/{view.stem}", depth={"depth": depth}, share={"confidence": prior.confidence}
+                0,
+                f"prior/{view.stem}",
+                depth={"depth": prior.depth()},
+                share={"confidence": prior.confidence},
             )
         if confidence is not None:
             tracker.maps(0, f"confidence/{view.stem}", share={"image": confidence})

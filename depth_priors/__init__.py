@@ -14,7 +14,7 @@ from depth_priors.knowledge import Knowledge, learn
 from depth_priors.mvs import stereo_priors
 from depth_priors.neighbours import Surroundings, look_around
 from depth_priors.points import dense_points
-from depth_priors.prior import DepthPrior, resized
+from depth_priors.prior import DepthPrior, ResizedPriors, resized
 from depth_priors.provide import depth_priors, map_cache
 from depth_priors.stereo import StereoMap, stereo_maps, work_steps
 from depth_priors.stereo_once import SceneStereo
@@ -24,6 +24,7 @@ __all__ = [
     "DepthPrior",
     "Knowledge",
     "MapCache",
+    "ResizedPriors",
     "SceneStereo",
     "StereoMap",
     "Surroundings",

@@ -34,7 +34,7 @@ def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
     """
     if prior.frame == "world":
         return prior
-    target = _inverse(reference)
+    target = reference.inverse().double().numpy()
     both = (reference.confidence.numpy() > 0) & (prior.confidence.numpy() > 0) & (prior.value.numpy() > 0)
     if int(both.sum()) < FEWEST:
         return None
@@ -44,7 +44,7 @@ def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
         measured, wanted = prior.value.numpy()[both].astype(np.float64), 1.0 / target[both]
         weight = weight * target[both] ** 2
     else:
-        measured, wanted = _inverse(prior)[both], target[both]
+        measured, wanted = prior.inverse().double().numpy()[both], target[both]
     scale, shift = _fit(measured, wanted, weight, affine)
     if not np.isfinite(scale) or not np.isfinite(shift) or scale <= 0:
         return None
@@ -52,7 +52,7 @@ def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
         depth = scale * prior.value.numpy().astype(np.float64) + shift
         value = np.where(depth > 0, 1.0 / np.where(depth > 0, depth, 1.0), 0.0)
     else:
-        value = scale * _inverse(prior) + shift
+        value = scale * prior.inverse().double().numpy() + shift
     known = (prior.confidence.numpy() > 0) & (prior.value.numpy() > 0) & (value > 0)
     return dataclasses.replace(
         prior,
@@ -61,11 +61,6 @@ def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
         kind="inverse",
         frame="world",
     )
-
-
-def _inverse(prior: DepthPrior) -> NDArray[np.float64]:
-    value = prior.value.numpy().astype(np.float64)
-    return value if prior.kind == "inverse" else np.where(value > 0, 1.0 / np.where(value > 0, value, 1.0), 0)
 
 
 def _fit(

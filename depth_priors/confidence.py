@@ -11,7 +11,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from depth_priors.config import DepthConfig
 from depth_priors.depth_file import read_map
 from depth_priors.files import check_shape, find_by_stem
 from depth_priors.network import augmented_confidence, find_network
+from depth_priors.prior import resample
 from depth_priors.stereo_once import SceneStereo
 from errors import UserError
 from scene import View
@@ -132,8 +132,7 @@ def _read(view: View, path: Path) -> Tensor:
         )
     if value.max() == 0:
         _log.warning("%s: confidence is 0 everywhere: %s does not train colours", path, view.name)
-    width, height = view.camera.width, view.camera.height
-    if value.shape != (height, width):
-        how = cv2.INTER_AREA if width * height < value.size else cv2.INTER_LINEAR
-        value = np.asarray(cv2.resize(value, (width, height), interpolation=how), np.float32)
+    if view.undistortion is not None:
+        value = view.undistortion(value)
+    value = resample(value, view.camera.width, view.camera.height)
     return torch.from_numpy(np.ascontiguousarray(value)).clamp(0.0, 1.0)

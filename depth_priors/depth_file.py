@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from depth_priors.prior import Frame, Kind
 from errors import UserError
 
-SUFFIXES = (".npz", ".npy", ".png", ".pfm", ".tif", ".tiff", ".geometric.bin", ".photometric.bin")
+COLMAP_SUFFIXES = (".geometric.bin", ".photometric.bin")
+SUFFIXES = (".npz", ".npy", ".png", ".pfm", ".tif", ".tiff", *COLMAP_SUFFIXES)
 CONFIDENCES = ("confidence", "conf")
 _INVERSES = ("inverse", "disparity")
 _ADVICE = "convert it to .npy, or to a .png of 16 bits"
@@ -51,7 +52,7 @@ def read_depth(path: Path) -> DepthFile:
     confidence = None
     kind: Kind = "depth"
     frame: Frame = "scale"
-    if name.endswith((".geometric.bin", ".photometric.bin")):
+    if name.endswith(COLMAP_SUFFIXES):
         value, frame = _read(path, _read_colmap), "world"
     elif name.endswith(".npz"):
         arrays = _read(path, _read_npz)

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from depth_priors.config import DepthConfig
-from depth_priors.depth_file import SUFFIXES, read_depth
-from depth_priors.prior import DepthPrior, resized
+from depth_priors.depth_file import COLMAP_SUFFIXES, SUFFIXES, read_depth
+from depth_priors.prior import DepthPrior, moved, resized
 from errors import UserError
-from scene import View
+from scene import View, files_below, name_key
 from scene.view import strip_suffix
 
 _log = logging.getLogger(__name__)
@@ -74,11 +74,11 @@ def find_by_stem(
     if not folder.is_dir():
         raise UserError(f"{option}: {folder}: expected a folder of maps, found none: check the path")
     files: defaultdict[str, dict[int, Path]] = defaultdict(dict)
-    for file in sorted(folder.rglob("*")):
+    for relative, file in files_below(folder):
         for rank, suffix in enumerate(suffixes):
-            if file.name.lower().endswith(suffix) and file.is_file():
-                stem = file.relative_to(folder).as_posix()[: -len(suffix)]
-                for key in {_key(stem), _key(strip_suffix(stem))}:
+            if relative.lower().endswith(suffix):
+                stem = relative[: -len(suffix)]
+                for key in {name_key(stem), name_key(strip_suffix(stem))}:
                     files[key].setdefault(rank, file)
                 break
     matched = [_match(files, name) for name in names]
@@ -101,14 +101,10 @@ def _match(files: dict[str, dict[int, Path]], name: str) -> Path | None:
     plain = name.replace("\\", "/")
     last = PurePosixPath(plain).name
     for key in (plain, strip_suffix(plain), last, strip_suffix(last), strip_suffix(plain).replace("/", "__")):
-        ranked = files.get(_key(key))
+        ranked = files.get(name_key(key))
         if ranked:
             return ranked[min(ranked)]
     return None
-
-
-def _key(name: str) -> str:
-    return name.casefold()
 
 
 @dataclass(frozen=True)
@@ -134,6 +130,13 @@ def _read(view: View, path: Path, config: DepthConfig, scales: dict[str, _Scale]
     check_shape(view, path, value.shape)
     confidence = np.where(value > 0, file.confidence, 0).astype(np.float32)
     prior = DepthPrior(torch.from_numpy(value), kind, frame, torch.from_numpy(confidence), "files")
+    if view.undistortion is not None:
+        if path.name.lower().endswith(COLMAP_SUFFIXES):
+            raise UserError(
+                f"{path}: expected photographs that COLMAP has undistorted, as this depth map belongs to "
+                f"those, got {view.name} of a lens with distortion: train on COLMAP's dense folder (-s DENSE)"
+            )
+        prior = moved(prior, view.undistortion)
     return resized(prior, view.camera.width, view.camera.height)
 
 

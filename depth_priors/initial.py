@@ -36,7 +36,7 @@ def initial_points(scene: Scene, config: DepthConfig, stereo: SceneStereo) -> tu
         points = read_points(Path(asked).expanduser())
         return points, f"init: {len(points):,} points of {asked}"
     if asked == "random":
-        return _none(), "init: random points (init random)"
+        return Points.none(), "init: random points (init random)"
     if asked == "mvs" or len(scene.points) == 0:
         dense = dense_points(scene.train, stereo.priors, spacing=config.init_spacing)
         if len(dense):
@@ -50,8 +50,4 @@ def initial_points(scene: Scene, config: DepthConfig, stereo: SceneStereo) -> tu
             _log.warning("init: stereo found no points; starting from the scene's own")
     if len(scene.points):
         return scene.points, f"init: {len(scene.points):,} points of the scene (init {asked})"
-    return _none(), "init: random points (the scene has none, and stereo found none)"
-
-
-def _none() -> Points:
-    return Points(torch.zeros(0, 3), torch.zeros(0, 3))
+    return Points.none(), "init: random points (the scene has none, and stereo found none)"

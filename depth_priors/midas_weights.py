@@ -80,8 +80,8 @@ def download_weights(name: str) -> Path:
     return target
 
 
-def load_network(name: str, path: Path, *, sha256: str | None = None) -> tuple[nn.Module, str]:
-    """The network with the weights of a file, and the file's sha256.
+def load_network(name: str, path: Path, *, sha256: str | None = None) -> nn.Module:
+    """The network with the weights of a file.
 
     Args:
         name: a key of `MODELS`.
@@ -91,8 +91,7 @@ def load_network(name: str, path: Path, *, sha256: str | None = None) -> tuple[n
     Raises:
         UserError: the file is not the published one, cannot be read, or holds other weights.
     """
-    digest = file_digest(path)
-    _check_digest(str(path), digest, MODELS[name].sha256 if sha256 is None else sha256)
+    _check_digest(str(path), file_digest(path), MODELS[name].sha256 if sha256 is None else sha256)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile) as error:
@@ -117,7 +116,7 @@ def load_network(name: str, path: Path, *, sha256: str | None = None) -> tuple[n
         )
     whole = {key: value.to(wanted[key].dtype) for key, value in content.items()}
     network.load_state_dict(whole, strict=True, assign=True)
-    return network, digest
+    return network
 
 
 def file_digest(path: Path) -> str:

@@ -58,8 +58,8 @@ def find_network(config: DepthConfig) -> Network | None:
     chosen = config.depth_prior
     if chosen.startswith("onnx:"):
         model_file = Path(chosen.removeprefix("onnx:")).expanduser()
-        OnnxModel(model_file)  # fails here, before anything is written
-        return Network(chosen, str(model_file), file_digest(model_file), lambda: OnnxModel(model_file))
+        onnx = OnnxModel(model_file)  # fails here, before anything is written
+        return Network(chosen, str(model_file), file_digest(model_file), lambda: onnx)
     named = chosen.removeprefix("midas:") if chosen.startswith("midas:") else ""
     explicit = Path(config.depth_weights) if config.depth_weights else None
     for name, model in MODELS.items():
@@ -94,7 +94,7 @@ def _midas(name: str, path: Path, config: DepthConfig) -> Network:
     resize = config.midas_resize
 
     def load() -> Callable[[Tensor], Tensor]:
-        network, _ = load_network(name, path)
+        network = load_network(name, path)
         return lambda image: estimate(network, name, image, resize)
 
     return Network(f"midas:{name}", str(path), f"{MODELS[name].sha256} {resize}", load)

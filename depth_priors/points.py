@@ -42,12 +42,11 @@ def dense_points(views: Sequence[View], priors: Sequence[DepthPrior | None], *, 
     for view, prior in zip(views, priors, strict=True):
         if prior is None:
             continue
-        value = prior.value.numpy()
-        rows, columns = np.nonzero((prior.confidence.numpy() > CONFIDENT) & (value > 0))
+        depth = prior.depth().numpy()
+        rows, columns = np.nonzero((prior.confidence.numpy() > CONFIDENT) & (depth > 0))
         if prior.frame != "world":
             raise ValueError(f"{view.name}: points need depth in world units, got the frame {prior.frame!r}")
-        z = value[rows, columns].astype(np.float64)
-        z = 1.0 / z if prior.kind == "inverse" else z
+        z = depth[rows, columns].astype(np.float64)
         K, viewmat = view.camera.K.double().numpy(), view.camera.viewmat.double().numpy()
         pixel = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], -1)
         local = pixel @ np.linalg.inv(K).T * z[:, None]
@@ -60,7 +59,7 @@ def dense_points(views: Sequence[View], priors: Sequence[DepthPrior | None], *, 
         size.append((z * spacing / K[0, 0])[keep])
         sure.append(known[keep])
     if not xyz:
-        return Points(torch.zeros(0, 3), torch.zeros(0, 3))
+        return Points.none()
     kept = _thin(np.concatenate(xyz), np.concatenate(size), np.concatenate(sure))
     chosen = np.concatenate(xyz)[kept], np.concatenate(rgb)[kept]
     return Points(torch.from_numpy(chosen[0]).float(), torch.from_numpy(chosen[1]).float() / 255.0)
@@ -71,8 +70,7 @@ class _View:
 
     def __init__(self, view: View, prior: DepthPrior) -> None:
         self.camera = view.camera
-        value = prior.value.numpy().astype(np.float64)
-        self.depth = 1.0 / np.maximum(value, 1e-30) if prior.kind == "inverse" else value
+        self.depth = prior.depth().numpy()
         self.confidence = prior.confidence.numpy()
 
     def sees_through(self, xyz: NDArray[np.float64], sure: NDArray[np.float32]) -> NDArray[np.bool_]:

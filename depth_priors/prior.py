@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,9 +45,21 @@ class DepthPrior:
                     f"got {list(tensor.shape)} {tensor.dtype}"
                 )
 
+    def depth(self) -> Tensor:
+        """[H, W] camera z in the units of `frame`, which `affine` inverse depth has not; 0: not known."""
+        return self.value if self.kind == "depth" else _inverted(self.value)
+
+    def inverse(self) -> Tensor:
+        """[H, W], one over camera z in those units; 0: not known."""
+        return self.value if self.kind == "inverse" else _inverted(self.value)
+
     def to(self, device: torch.device | str) -> DepthPrior:
         """The same prior with its maps on `device`."""
         return dataclasses.replace(self, value=self.value.to(device), confidence=self.confidence.to(device))
+
+
+def _inverted(value: Tensor) -> Tensor:
+    return torch.where(value > 0, 1.0 / torch.where(value > 0, value, 1.0), 0.0)
 
 
 def resized(prior: DepthPrior, width: int, height: int) -> DepthPrior:
@@ -57,11 +70,32 @@ def resized(prior: DepthPrior, width: int, height: int) -> DepthPrior:
     """
     if prior.value.shape == (height, width):
         return prior
+    return moved(prior, lambda image: resample(image, width, height))
+
+
+class ResizedPriors:
+    """Training views' priors at the size that is asked for; of each the last one is kept."""
+
+    def __init__(self, priors: Sequence[DepthPrior | None]) -> None:
+        self._priors = list(priors)
+        self._last = list(priors)
+
+    def get(self, index: int, width: int, height: int) -> DepthPrior | None:
+        """The prior of view `index` as [height, width], None where it has none."""
+        full, last = self._priors[index], self._last[index]
+        if full is None or last is None:
+            return None
+        if last.value.shape != (height, width):
+            last = self._last[index] = resized(full, width, height)
+        return last
+
+
+def moved(prior: DepthPrior, move: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> DepthPrior:
+    """The prior after `move`, which interpolates a map [H, W]; values are weighed by confidence."""
     device = prior.value.device
     value, confidence = prior.value.cpu().numpy(), prior.confidence.cpu().numpy()
-    smaller = width * height < value.size
-    total = _resample(confidence, width, height, smaller)
-    mean = _resample(value * confidence, width, height, smaller) / np.maximum(total, 1e-12)
+    total = move(confidence)
+    mean = move(value * confidence) / np.maximum(total, 1e-12)
     sure = total > 1e-6
     return dataclasses.replace(
         prior,
@@ -70,6 +104,9 @@ def resized(prior: DepthPrior, width: int, height: int) -> DepthPrior:
     )
 
 
-def _resample(image: NDArray[np.float32], width: int, height: int, smaller: bool) -> NDArray[np.float32]:
-    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+def resample(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """A map [H, W] on another pixel grid: areas are averaged where it gets smaller."""
+    if image.shape == (height, width):
+        return image
+    how = cv2.INTER_AREA if width * height < image.size else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from depth_priors import mvs
 from depth_priors.alignment import align
 from depth_priors.cache import MapCache
 from depth_priors.config import DepthConfig
@@ -48,11 +47,7 @@ def depth_priors(
             return _told(*_aligned(scene, found, config, stereo), f"{network.name} ({why})", len(scene.train))
         why = "no --depth_dir and no MiDaS weights on disk"
     if asked in ("auto", "mvs"):
-        around = stereo.surroundings
-        found = [
-            None if prior is None else mvs.completed(view, around[i].points, prior)
-            for i, (view, prior) in enumerate(zip(scene.train, stereo.priors, strict=True))
-        ]
+        found = stereo.completed
         if any(prior is not None for prior in found):
             return _told(found, "", f"mvs ({why})", len(scene.train))
         why = f"{why}; stereo is impossible here"

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from tqdm import tqdm
 
-from depth_priors import mvs, stereo
+from depth_priors import completion, mvs, stereo
 from depth_priors.cache import VERSION, MapCache, digest
 from depth_priors.neighbours import Surroundings, look_around
 from depth_priors.prior import DepthPrior
@@ -41,31 +41,62 @@ class SceneStereo:
     @cached_property
     def priors(self) -> list[DepthPrior | None]:
         """Depth where other views agree, see `mvs.stereo_priors`; None where stereo is impossible."""
-        views = self.scene.train
-        key = self._key()
-        shapes = [{name: tuple(view.pixels.shape[:2]) for name in ("value", "confidence")} for view in views]
-        kept = [self.cache.load(f"mvs-{key}-{i}", shape) for i, shape in enumerate(shapes)]
-        if all(kept):  # a view that stereo says nothing about has maps of zeros
-            found = [DepthPrior(m["value"], "inverse", "world", m["confidence"], "mvs") for m in kept if m]
-            return [prior if (prior.confidence > 0).any() else None for prior in found]
+        kept = self._load("mvs")
+        if kept is not None:
+            return kept
 
         def step() -> None:
             bar.update()
 
+        views = self.scene.train
         with tqdm(
             total=work_steps(views), desc="stereo", unit="pass", leave=False,
             disable=True if self.quiet else None,
         ) as bar:  # fmt: skip
             priors = mvs.stereo_priors(views, self.surroundings, progress=step)
-        for i, (prior, shape) in enumerate(zip(priors, shapes, strict=True)):
-            nothing = torch.zeros(shape["value"])
-            maps = (prior.value, prior.confidence) if prior else (nothing, nothing)
-            self.cache.store(f"mvs-{key}-{i}", dict(zip(("value", "confidence"), maps, strict=True)))
+        self._store("mvs", priors)
         return priors
 
+    @cached_property
+    def completed(self) -> list[DepthPrior | None]:
+        """`priors` everywhere in the pictures, see `mvs.completed`."""
+        kept = self._load("filled")
+        if kept is not None:
+            return kept
+        parts = zip(self.scene.train, self.surroundings, self.priors, strict=True)
+        bar = tqdm(
+            parts, total=len(self.priors), desc="filling", unit="view", leave=False,
+            disable=True if self.quiet else None,
+        )  # fmt: skip
+        filled = [
+            None if prior is None else mvs.completed(view, around.points, prior)
+            for view, around, prior in bar
+        ]
+        self._store("filled", filled)
+        return filled
+
+    def _load(self, what: str) -> list[DepthPrior | None] | None:
+        """Maps kept from another run, of all views; a view that stereo says nothing about has zeros."""
+        found: list[DepthPrior | None] = []
+        for i, view in enumerate(self.scene.train):
+            size = tuple(view.pixels.shape[:2])
+            maps = self.cache.load(f"{what}-{self._key}-{i}", {"value": size, "confidence": size})
+            if maps is None:
+                return None
+            prior = DepthPrior(maps["value"], "inverse", "world", maps["confidence"], "mvs")
+            found.append(prior if (prior.confidence > 0).any() else None)
+        return found
+
+    def _store(self, what: str, priors: list[DepthPrior | None]) -> None:
+        for i, (view, prior) in enumerate(zip(self.scene.train, priors, strict=True)):
+            nothing = torch.zeros(view.pixels.shape[:2])
+            value, confidence = (prior.value, prior.confidence) if prior else (nothing, nothing)
+            self.cache.store(f"{what}-{self._key}-{i}", {"value": value, "confidence": confidence})
+
+    @cached_property
     def _key(self) -> str:
         """Stands for everything that the result depends on: each view's depends on all views."""
-        parts: list[object] = ["mvs", VERSION, *_constants(mvs), *_constants(stereo)]
+        parts: list[object] = ["mvs", VERSION, *_constants(mvs), *_constants(stereo), *_constants(completion)]
         for view, around in zip(self.scene.train, self.surroundings, strict=True):
             camera = view.camera
             parts += [view.pixels, view.mask, view.alpha, camera.viewmat, camera.K, *astuple(around)]

@@ -41,10 +41,8 @@ def pearson_loss(depth: Tensor, alpha: Tensor, prior: DepthPrior) -> Tensor | No
         return None
     if prior.kind == "inverse" and prior.frame == "affine":
         targets = [-prior.value, 1.0 / (prior.value + MIDAS_SHIFT)]
-    elif prior.kind == "inverse":
-        targets = [1.0 / torch.where(prior.value > 0, prior.value, 1.0)]
     else:
-        targets = [prior.value]
+        targets = [prior.depth()]
     correlations = [correlation(depth, target, weight) for target in targets]
     losses = [1.0 - r for r in correlations if r is not None]
     return torch.stack(losses).min() if len(losses) == len(targets) else None

@@ -11,6 +11,7 @@ from scene.cameras_json import NamedCamera, read_cameras_json, write_cameras_jso
 from scene.config import SceneConfig
 from scene.focus import focus_depth
 from scene.load import load_scene
+from scene.matching import files_below, name_key
 from scene.pyramid import ImagePyramid, PyramidConfig
 from scene.sampler import ViewSampler
 from scene.scene_error import SceneError
@@ -27,8 +28,10 @@ __all__ = [
     "SceneError",
     "View",
     "ViewSampler",
+    "files_below",
     "focus_depth",
     "load_scene",
+    "name_key",
     "read_cameras_json",
     "weighted_view",
     "write_cameras_json",

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal
 
 import cv2
@@ -23,6 +24,7 @@ from scene.frames import Frame
 from scene.scene_error import SceneError
 from scene.undistort import WarpCache
 from scene.view import View
+from scene.warp import Undistortion
 
 _log = logging.getLogger(__name__)
 
@@ -112,13 +114,14 @@ def load_view(frame: Frame, cache: WarpCache, resolution: int, alpha_means: Alph
     if size != (width, height):
         pixels, alpha = _resample(pixels, alpha, lambda image: _shrink(image, size))
         mask = None if mask is None else _shrink(mask, size)
-    K = K * np.array([[size[0] / camera.width], [size[1] / camera.height], [1.0]])
+    scale = np.array([[size[0] / camera.width], [size[1] / camera.height], [1.0]])
     return View(
         name=frame.name,
-        camera=Camera(torch.from_numpy(frame.viewmat).float(), torch.from_numpy(K).float(), *size),
+        camera=Camera(torch.from_numpy(frame.viewmat).float(), torch.from_numpy(K * scale).float(), *size),
         pixels=torch.from_numpy(np.ascontiguousarray(pixels)),
         alpha=_tensor(alpha),
         mask=_tensor(mask),
+        undistortion=Undistortion(camera, K) if resample else None,
     )
 
 
@@ -131,8 +134,8 @@ def shrink_view(view: View, width: int, height: int) -> View:
         lambda image: _shrink(image, (width, height)),
     )
     mask = None if view.mask is None else _shrink(view.mask.cpu().numpy(), (width, height))
-    small = View(
-        name=view.name,
+    small = replace(
+        view,
         camera=view.camera.resized(width, height),
         pixels=torch.from_numpy(np.ascontiguousarray(pixels)),
         alpha=_tensor(alpha),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
 from scene.scene_error import SceneError
@@ -40,12 +41,30 @@ def check_name(name: str, where: str) -> None:
     )
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
     """Names that differ only in case, separators, a leading "./" or Unicode composition share a key."""
     plain = name.replace("\\", "/")
     while plain.startswith("./"):
         plain = plain[2:]
     return unicodedata.normalize("NFC", plain).casefold()
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every file in a folder and its subfolders, sorted in each: its place below the folder, and its path.
+
+    Links are followed; a link back to a parent folder is not.
+    """
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link back to a parent folder would never end
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for file in sorted(files):
+            path = Path(parent, file)
+            yield path.relative_to(folder).as_posix(), path
 
 
 class FileIndex:
@@ -66,21 +85,11 @@ class FileIndex:
         self._exact: dict[str, Path] = {}
         self._by_name: defaultdict[str, list[Path]] = defaultdict(list)
         self._by_stem: defaultdict[str, list[Path]] = defaultdict(list)
-        seen: set[str] = set()
-        for parent, folders, files in os.walk(folder, followlinks=True):
-            real = os.path.realpath(parent)
-            if real in seen:  # a link back to a parent folder would never end
-                folders.clear()
-                continue
-            seen.add(real)
-            folders.sort()
-            for file in sorted(files):
-                path = Path(parent, file)
-                relative = path.relative_to(folder).as_posix()
-                self._exact[relative] = path
-                self._by_name[_key(relative)].append(path)
-                if path.suffix.lower() in IMAGE_SUFFIXES:
-                    self._by_stem[_key(strip_suffix(relative))].append(path)
+        for relative, path in files_below(folder):
+            self._exact[relative] = path
+            self._by_name[name_key(relative)].append(path)
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                self._by_stem[name_key(strip_suffix(relative))].append(path)
 
     def find(self, name: str) -> Path | None:
         """The file of `name`: exactly, else without regard to case, else by stem; None if there is none.
@@ -90,7 +99,10 @@ class FileIndex:
         """
         if (exact := self._exact.get(name)) is not None:
             return exact
-        for files in (self._by_name.get(_key(name), []), self._by_stem.get(_key(strip_suffix(name)), [])):
+        for files in (
+            self._by_name.get(name_key(name), []),
+            self._by_stem.get(name_key(strip_suffix(name)), []),
+        ):
             if len(files) == 1:
                 return files[0]
             if files:

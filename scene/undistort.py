@@ -9,17 +9,14 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 import pycolmap
-from numpy.typing import NDArray
 
 from scene.frames import Lens
 from scene.scene_error import SceneError
-
-Array = NDArray[np.float64]
+from scene.warp import Array, Warp, make_warp, project
 
 PINHOLE_TOLERANCE = 0.01
 """Pixels. A lens that bends no ray by more is a pinhole; resampling it would only blur."""
@@ -49,18 +46,6 @@ _MIN_AREA = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Warp:
-    """Where the pixels of an undistorted image come from."""
-
-    map_x: NDArray[np.float32]
-    """[H, W] column in the photograph, in OpenCV's coordinates (pixel centre at +0)."""
-    map_y: NDArray[np.float32]
-    """[H, W] row."""
-    valid: NDArray[np.bool_] | None
-    """[H, W]; None where every pixel comes from inside the photograph."""
-
-
 def pinhole_for(camera: pycolmap.Camera, label: str) -> tuple[Array, bool]:
     """The pinhole intrinsics [3, 3] for a lens, at its own size, and whether pixels must be resampled.
 
@@ -85,35 +70,6 @@ def pinhole_for(camera: pycolmap.Camera, label: str) -> tuple[Array, bool]:
             f"{MAX_MAGNIFICATION:g}); run COLMAP again"
         )
     return np.array([[fx, 0.0, -x0 * fx], [0.0, fy, -y0 * fy], [0.0, 0.0, 1.0]]), True
-
-
-def make_warp(camera: pycolmap.Camera, K: Array, width: int, height: int) -> Warp:
-    """The sampling positions for a photograph of `width` x `height`.
-
-    Args:
-        camera: The lens, at its own size.
-        K: The pinhole at the lens's size, from `pinhole_for`.
-        width: The photograph's, in pixels; it may be a scaled copy of what the lens describes.
-        height: Likewise.
-    """
-    scale_x, scale_y = width / camera.width, height / camera.height
-    columns = ((np.arange(width) + 0.5) / scale_x - K[0, 2]) / K[0, 0]
-    rows = ((np.arange(height) + 0.5) / scale_y - K[1, 2]) / K[1, 1]
-    map_x = np.empty((height, width), np.float32)
-    map_y = np.empty((height, width), np.float32)
-    step = max(1, 1_000_000 // width)  # bounds the float64 temporaries to some tens of megabytes
-    for top in range(0, height, step):
-        y = rows[top : top + step]
-        xy = _project(camera, np.stack(np.broadcast_arrays(columns[None, :], y[:, None]), axis=-1))
-        map_x[top : top + step] = xy[..., 0] * scale_x - 0.5
-        map_y[top : top + step] = xy[..., 1] * scale_y - 0.5
-    slack = 0.51  # half a pixel beyond the outer centres is still the outer pixels' area
-    with np.errstate(invalid="ignore"):
-        valid = (map_x >= -slack) & (map_x <= width - 1 + slack)
-        valid &= (map_y >= -slack) & (map_y <= height - 1 + slack)
-    if valid.all():
-        return Warp(map_x, map_y, None)
-    return Warp(np.where(valid, map_x, -1.0), np.where(valid, map_y, -1.0), valid)
 
 
 class WarpCache:
@@ -191,17 +147,11 @@ def _check_lens(camera: pycolmap.Camera, own: Array, label: str) -> None:
         )
 
 
-def _project(camera: pycolmap.Camera, rays: Array) -> Array:
-    """Photograph position [..., 2] of the rays (x, y, 1) [..., 2]; NaN where the lens shows none."""
-    points = np.concatenate([rays.reshape(-1, 2), np.ones((rays.size // 2, 1))], axis=1)
-    return np.asarray(camera.img_from_cam(points), dtype=np.float64).reshape(rays.shape)
-
-
 def _bends_nothing(camera: pycolmap.Camera, K: Array) -> bool:
     x, y = np.meshgrid(np.linspace(0, camera.width, 33), np.linspace(0, camera.height, 33))
     pixels = np.stack([x, y], axis=-1)
     rays = (pixels - K[:2, 2]) / np.array([K[0, 0], K[1, 1]])
-    error = np.abs(_project(camera, rays) - pixels)
+    error = np.abs(project(camera, rays) - pixels)
     return bool(np.isfinite(error).all() and error.max() < PINHOLE_TOLERANCE)
 
 
@@ -234,7 +184,7 @@ def _visible_rectangle(camera: pycolmap.Camera, label: str) -> tuple[float, floa
 
 def _caps(camera: pycolmap.Camera) -> tuple[tuple[float, float], tuple[float, float]]:
     """Farthest (left, right) and (top, bottom) on the plane z = 1 by magnification and by angle."""
-    centre, right, down = _project(camera, np.array([[0.0, 0.0], [_STEP, 0.0], [0.0, _STEP]]))
+    centre, right, down = project(camera, np.array([[0.0, 0.0], [_STEP, 0.0], [0.0, _STEP]]))
     limit = math.tan(MAX_HALF_ANGLE)
     focal_x = MIN_MAGNIFICATION * (right[0] - centre[0]) / _STEP
     focal_y = MIN_MAGNIFICATION * (down[1] - centre[1]) / _STEP
@@ -255,7 +205,7 @@ def _unproject(camera: pycolmap.Camera, pixels: Array) -> Array:
     """
     rays = np.asarray(camera.cam_from_img(pixels), dtype=np.float64).reshape(-1, 2)
     with np.errstate(invalid="ignore"):
-        wrong = ~(np.abs(_project(camera, rays) - pixels).max(axis=1) < 0.1)
+        wrong = ~(np.abs(project(camera, rays) - pixels).max(axis=1) < 0.1)
     rays[wrong] = np.nan
     return rays
 
@@ -264,11 +214,11 @@ def _covered(camera: pycolmap.Camera, bounds: Array) -> bool:
     """Whether every ray in the rectangle comes from inside the photograph, and from one place only."""
     grid = np.meshgrid(np.linspace(bounds[0], bounds[1], _GRID), np.linspace(bounds[2], bounds[3], _GRID))
     rays = np.concatenate([np.stack(grid, axis=-1).reshape(-1, 2), [[0.0, 0.0]]])  # the axis comes last
-    image = _project(camera, rays)
+    image = project(camera, rays)
     if not np.isfinite(image).all():
         return False
     inside = (image[:-1] >= 0.0).all() and (image[:-1] <= np.array([camera.width, camera.height])).all()
-    du = _project(camera, rays + np.array([_STEP, 0.0])) - image
-    dv = _project(camera, rays + np.array([0.0, _STEP])) - image
+    du = project(camera, rays + np.array([_STEP, 0.0])) - image
+    dv = project(camera, rays + np.array([0.0, _STEP])) - image
     area = du[:, 0] * dv[:, 1] - du[:, 1] * dv[:, 0]  # negative where the lens folds the image over
     return bool(inside and (area > _MIN_AREA * area[-1]).all())

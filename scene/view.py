@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scene.camera import Camera
+from scene.warp import Undistortion
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -61,6 +62,8 @@ class View:
     """[H, W] uint8, compositing alpha; only where alpha means the background."""
     mask: Tensor | None = None
     """[H, W] uint8, 255 = use this pixel; multiplies the loss weight."""
+    undistortion: Undistortion | None = None
+    """How the photograph in the file became this image; None where its lens bends nothing."""
 
     def __post_init__(self) -> None:
         """Checks shapes and types, so that a mismatch fails where it is made."""
@@ -101,7 +104,9 @@ class View:
         """The same view with its tensors on `device`."""
         alpha = None if self.alpha is None else self.alpha.to(device)
         mask = None if self.mask is None else self.mask.to(device)
-        return View(self.name, self.camera.to(device), self.pixels.to(device), alpha, mask)
+        return replace(
+            self, camera=self.camera.to(device), pixels=self.pixels.to(device), alpha=alpha, mask=mask
+        )
 
 
 def weighted_view(view: View, confidence: Tensor | None) -> View:
@@ -137,6 +142,11 @@ class Points:
             raise ValueError(f"points: expected two [P, 3], got {got}")
         if self.seen is not None and (self.seen.ndim != 2 or len(self.seen) != len(self.xyz)):
             raise ValueError(f"points: seen: expected [P={len(self.xyz)}, V], got {list(self.seen.shape)}")
+
+    @classmethod
+    def none(cls) -> Points:
+        """No points."""
+        return cls(torch.zeros(0, 3), torch.zeros(0, 3))
 
     def __len__(self) -> int:
         """P, the number of points."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from dataclasses import replace
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 import torch
 
 from depth_priors import DepthConfig
+from depth_priors.confidence import file_confidence
 from depth_priors.depth_file import read_depth
 from depth_priors.files import file_priors, find_by_stem
 from errors import UserError
 from scene import Camera, View
+from scene.warp import Undistortion
 
 WIDTH, HEIGHT = 12, 8
 
@@ -214,3 +219,58 @@ def test_two_images_never_share_a_map(tmp_path):
     np.save(tmp_path / "a.npy", _ramp())
     with pytest.raises(UserError, match=r"fits both one/a\.jpg and two/a\.jpg"):
         find_by_stem(tmp_path, ["one/a.jpg", "two/a.jpg"], (".npy",), "--depth_dir")
+
+
+def test_names_that_differ_in_unicode_composition_only_are_the_same(tmp_path):
+    name = "b\u00fcro.jpg"  # one letter, as cameras and COLMAP write it; macOS keeps two
+    parts = unicodedata.normalize("NFD", "b\u00fcro.npy")
+    assert parts != "b\u00fcro.npy"
+    np.save(tmp_path / parts, _ramp())
+    (found,) = find_by_stem(tmp_path, [name], (".npy",), "--depth_dir")
+    assert found is not None and found.name == parts
+
+
+def _bent(width, height):
+    """A view whose photograph a barrel lens bent, and where its pixels [H, W] lie in the photograph."""
+    focal, bend = 0.8 * width, -0.15
+    lens = pycolmap.Camera(
+        model="SIMPLE_RADIAL", width=width, height=height, params=[focal, width / 2, height / 2, bend]
+    )
+    K = np.array([[0.9 * width, 0, width / 2], [0, 0.9 * width, height / 2], [0, 0, 1.0]])
+    view = replace(_view(width=width, height=height), undistortion=Undistortion(lens, K))
+    x = (np.arange(width) + 0.5 - width / 2) / K[0, 0]
+    y = (np.arange(height) + 0.5 - height / 2) / K[1, 1]
+    squared = x[None, :] ** 2 + y[:, None] ** 2
+    return view, focal * x[None, :] * (1 + bend * squared) + width / 2
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_map_of_a_photograph_that_was_undistorted_is_undistorted_likewise(tmp_path, factor):
+    width, height = 60, 40
+    view, column = _bent(width, height)
+    ramp = (
+        np.arange(factor * width, dtype=np.float32) + 0.5
+    ) / factor  # the column, in the photograph's pixels
+    np.save(tmp_path / "a.npy", np.broadcast_to(1 + ramp, (factor * height, factor * width)))
+    (prior,) = file_priors([view], tmp_path, _config(tmp_path))
+    assert prior is not None and prior.value.shape == (height, width)
+    # linear in the column, so bilinear sampling is exact but for OpenCV's positions in 1/32 pixel; outermost
+    # pixels average with the border's copies
+    inner = (slice(2, -2), slice(2, -2))
+    np.testing.assert_allclose(prior.value.numpy()[inner], 1 + column[inner], atol=0.04)
+    assert abs(column[2, 2] - 2.5) > 0.3  # the lens does move pixels
+
+    np.save(tmp_path / "a.npy", np.broadcast_to(ramp / width, (factor * height, factor * width)))
+    config = DepthConfig(confidence="files", confidence_dir=str(tmp_path))
+    (confidence,) = file_confidence([view], config)
+    assert confidence is not None
+    np.testing.assert_allclose(confidence.numpy()[inner], column[inner] / width, atol=0.04 / width)
+
+
+def test_colmaps_depth_is_refused_where_the_photographs_are_not_the_ones_it_undistorted(tmp_path):
+    view, _ = _bent(60, 40)
+    _write_colmap(tmp_path / "a.jpg.geometric.bin", np.ones((40, 60), np.float32))
+    with pytest.raises(
+        UserError, match=r"a\.jpg\.geometric\.bin: expected photographs that COLMAP.*-s DENSE"
+    ):
+        file_priors([view], tmp_path, _config(tmp_path))

@@ -14,6 +14,7 @@ import torch
 from depth_priors import (
     DepthConfig,
     MapCache,
+    ResizedPriors,
     SceneStereo,
     confidence_maps,
     depth_priors,
@@ -188,9 +189,33 @@ def test_stereo_is_kept_between_runs_and_a_damaged_map_is_computed_anew(scene, t
         assert files[1].read_bytes() == content
 
 
+def test_filled_depth_is_kept_too(scene, tmp_path, monkeypatch):
+    first = SceneStereo(scene, MapCache(tmp_path), quiet=True).completed
+    monkeypatch.setattr("depth_priors.mvs.stereo_maps", lambda *a, **k: pytest.fail("computed again"))
+    monkeypatch.setattr("depth_priors.mvs.complete", lambda *a, **k: pytest.fail("filled again"))
+    again = SceneStereo(scene, MapCache(tmp_path), quiet=True).completed
+    for a, b in zip(first, again, strict=True):
+        assert a is not None and b is not None
+        assert torch.equal(a.value, b.value) and torch.equal(a.confidence, b.confidence)
+        assert (a.confidence > 0).all()
+
+
+def test_priors_of_another_size_are_made_once(scene):
+    priors = SceneStereo(scene, MapCache(None), quiet=True).priors
+    full = priors[0]
+    assert full is not None
+    sizes = ResizedPriors([full, None])
+    assert sizes.get(0, 256, 192) is full and sizes.get(1, 256, 192) is None
+    half = sizes.get(0, 128, 96)
+    assert half is not None and sizes.get(0, 128, 96) is half
+    assert torch.equal(half.value, resized(full, 128, 96).value)
+    again = sizes.get(0, 256, 192)  # from the full one, not from the half
+    assert again is not None and torch.equal(again.value, full.value)
+
+
 def test_other_photographs_poses_and_points_are_other_entries_in_the_cache(scene, tmp_path):
     def key(changed):
-        return SceneStereo(changed, MapCache(None))._key()
+        return SceneStereo(changed, MapCache(None))._key
 
     views, points = list(scene.train), scene.points
     other = views[0].pixels.clone()

@@ -8,11 +8,13 @@ import torch
 from scene import Camera, ImagePyramid, PyramidConfig, SceneError, View
 
 
-def _view(width: int = 256, height: int = 192, **channels: torch.Tensor) -> View:
+def _view(
+    width: int = 256, height: int = 192, alpha: torch.Tensor | None = None, mask: torch.Tensor | None = None
+) -> View:
     K = torch.tensor([[200.0, 0, 120.0], [0, 210.0, 100.0], [0, 0, 1]])
     row = torch.linspace(0, 255, width).round().to(torch.uint8)
     pixels = row[None, :, None].expand(height, width, 3).clone()
-    return View("a.png", Camera(torch.eye(4), K, width, height), pixels, **channels)
+    return View("a.png", Camera(torch.eye(4), K, width, height), pixels, alpha, mask)
 
 
 def test_sizes_rise_in_steps_of_the_root_of_two_to_the_full_size():

@@ -200,6 +200,7 @@ def test_images_of_undistorted_cameras_are_not_resampled(make_scene, model, para
     original = _read(source / "images/img_01.png")[..., ::-1]
     assert (view.pixels.numpy() == original).all()
     assert view.camera.K[0, 2] == 30 and view.camera.K[1, 2] == 20
+    assert view.undistortion is None
 
 
 def test_masks_are_undistorted_with_their_image(make_scene):
@@ -212,6 +213,9 @@ def test_masks_are_undistorted_with_their_image(make_scene):
         cv2.imwrite(str(source / f"masks/img_{i:02d}.png.png"), image[..., 0])
     view = load_scene(source, SceneConfig()).train[0]
     assert view.mask is not None
+    assert view.undistortion is not None  # so that a map of the photograph is moved as its mask is
+    mask = _read(source / "masks/img_00.png.png")[..., 0].astype(np.float32)
+    assert np.abs(view.undistortion(mask) - view.mask.numpy()).max() <= 1.0  # that one is rounded
     # colour is resampled with a cubic kernel and the mask linearly, so they differ at edges only
     differ = (view.pixels[..., 0].int() - view.mask.int()).abs() > 100
     assert differ.float().mean() < 0.01
