@@ -171,6 +171,10 @@ def train(
             if stop.requested and iteration < config.iterations:
                 stop.leave()
 
+        for name, count in objective.skipped.items():
+            tracker.message(
+                f"warning: {name} was left out {count:,} times: too few known pixels, or all of one depth"
+            )
         if first >= config.iterations:  # it ended here, or was killed just before the figures were written
             tracker.message(f"the run is at iteration {first} already; raise --iterations to train on")
             report = show(config, scene, gaussians, backend, tracker, first)

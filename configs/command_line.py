@@ -70,7 +70,11 @@ class Parsed:
             base = dataclasses.replace(load_preset(name), config=name, scene=self.config.scene)
             config = _parse(self.argv, base)
             config = dataclasses.replace(
-                config, source_path=self.config.source_path, model_path=self.config.model_path, config=name
+                config,
+                source_path=self.config.source_path,
+                model_path=self.config.model_path,
+                depth=config.depth.absolute(),
+                config=name,
             )
         else:
             base, config = self.base, self.config
@@ -109,7 +113,7 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Parsed:
     model = config.model_path.expanduser()
     if "model_path" not in given:
         model = _default_output(source)
-    config = dataclasses.replace(config, source_path=source, model_path=model)
+    config = dataclasses.replace(config, source_path=source, model_path=model, depth=config.depth.absolute())
     config.scene.check()
     if config.resume:  # it does not start from points: their file may be gone
         config.depth.check_maps()

@@ -117,7 +117,8 @@ class Config:
         for path, _ in walk(type(self)):
             value = operator.attrgetter(path)(self)
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"{path}: expected a finite number, got {value}: change --{path}.")
+                option = path.removeprefix("scene.").removeprefix("depth.")
+                raise ConfigError(f"{option}: expected a finite number, got {value}: change --{option}.")
         for name in ("test_iterations", "save_iterations", "checkpoint_iterations"):
             if any(iteration < 1 for iteration in getattr(self, name)):
                 got = list(getattr(self, name))

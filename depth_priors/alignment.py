@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from depth_priors.prior import DepthPrior
 
-FEWEST = 12
+FEWEST = 30
 """Pixels below which a fit of two numbers to errors of this kind says little."""
+EXPLAINED, FLAT = 0.9, 0.01
+"""A fit must leave less than the first, as a share, of the reference's median deviation from its median; or
+less than the second, of that median, where the reference hardly varies."""
 ROUNDS = 30
 CAUCHY = 2.385
 """Residual, in standard deviations, at which a pixel counts half: 95 % efficient for normal errors."""
@@ -28,16 +31,19 @@ CAUCHY = 2.385
 def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
     """The prior in world units, as inverse depth; None where no fit makes sense.
 
+    That is: too few pixels in common, near and far the other way around, or hardly nearer to the reference
+    than one depth for all would be.
+
     Args:
         prior: of any frame; itself, where that is `world`.
         reference: [H, W] of the same size, world frame; its confident pixels are fitted to.
     """
     if prior.frame == "world":
         return prior
-    target = reference.inverse().double().numpy()
-    both = (reference.confidence.numpy() > 0) & (prior.confidence.numpy() > 0) & (prior.value.numpy() > 0)
-    if int(both.sum()) < FEWEST:
+    if not comparable(prior, reference):
         return None
+    target = reference.inverse().double().numpy()
+    both = _both(prior, reference)
     weight = (reference.confidence.numpy() * prior.confidence.numpy())[both].astype(np.float64)
     affine = prior.frame == "affine"
     if affine and prior.kind == "depth":  # z = c m + d: fitted as depth, weighed as inverse depth
@@ -47,6 +53,10 @@ def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
         measured, wanted = prior.inverse().double().numpy()[both], target[both]
     scale, shift = _fit(measured, wanted, weight, affine)
     if not np.isfinite(scale) or not np.isfinite(shift) or scale <= 0:
+        return None
+    left = float(np.median(np.abs(wanted - scale * measured - shift)))
+    middle = float(np.median(wanted))
+    if left > max(EXPLAINED * float(np.median(np.abs(wanted - middle))), FLAT * middle):
         return None
     if affine and prior.kind == "depth":
         depth = scale * prior.value.numpy().astype(np.float64) + shift
@@ -61,6 +71,16 @@ def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
         kind="inverse",
         frame="world",
     )
+
+
+def comparable(prior: DepthPrior, reference: DepthPrior) -> bool:
+    """Whether both know enough of the same pixels for a fit."""
+    return int(_both(prior, reference).sum()) >= FEWEST
+
+
+def _both(prior: DepthPrior, reference: DepthPrior) -> NDArray[np.bool_]:
+    known = (reference.confidence > 0) & (prior.confidence > 0) & (prior.value > 0)
+    return known.numpy()
 
 
 def _fit(

@@ -111,6 +111,10 @@ def _mapped(folder: Path, mapping: Path, names: Sequence[str]) -> list[Path | No
     paths: list[Path | None] = []
     for name in names:
         path = folder / content[name] if name in content else None
+        if "\0" in content.get(name, ""):
+            raise UserError(
+                f"--confidence_map: {mapping}: {name}: expected a file name, got a null character"
+            )
         if path is not None and not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"--confidence_map: {mapping}: {content[name]} is not in {folder}: move it")
         if path is not None and not path.is_file():

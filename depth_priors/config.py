@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,26 @@ class DepthConfig:
     confidence_map: str = ""
     """JSON file {image name: file below --confidence_dir} for maps that are named otherwise."""
 
+    def absolute(self) -> DepthConfig:
+        """The same with whole paths, so that a run may be resumed from another folder."""
+
+        def whole(path: str) -> str:
+            return str(Path(path).expanduser().absolute()) if path else path
+
+        prior, init, cache = self.depth_prior, self.init, self.depth_cache
+        if prior.startswith("onnx:") and len(prior) > len("onnx:"):
+            prior = f"onnx:{whole(prior.removeprefix('onnx:'))}"
+        return dataclasses.replace(
+            self,
+            init=whole(init) if init.lower().endswith(".ply") else init,
+            depth_prior=prior,
+            depth_dir=whole(self.depth_dir),
+            depth_weights=whole(self.depth_weights),
+            depth_cache=cache if cache.lower() == "none" else whole(cache),
+            confidence_dir=whole(self.confidence_dir),
+            confidence_map=whole(self.confidence_map),
+        )
+
     def check(self) -> None:
         """Refuses values that are wrong for every scene."""
         if not self.init_spacing >= 0.5 or not math.isfinite(self.init_spacing):
@@ -87,6 +108,11 @@ class DepthConfig:
         if self.depth_download and not chosen.startswith("midas:"):
             raise UserError(
                 f"--depth_download: expected --depth_prior midas:NAME, which says what to fetch, got {chosen}"
+            )
+        read_for = chosen == "auto" or chosen.startswith("midas:") or self.confidence == "augment"
+        if self.depth_weights and not read_for:
+            raise UserError(
+                f"--depth_weights: read for --depth_prior midas:NAME or auto, got {chosen}: leave one out"
             )
         if self.confidence == "files" and not self.confidence_dir:
             raise UserError("--confidence files: expected --confidence_dir FOLDER too: add it")

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from errors import UserError
 COLMAP_SUFFIXES = (".geometric.bin", ".photometric.bin")
 SUFFIXES = (".npz", ".npy", ".png", ".pfm", ".tif", ".tiff", *COLMAP_SUFFIXES)
 CONFIDENCES = ("confidence", "conf")
+OUTLIER = 1e6
+"""Times the median from which on a number counts as unknown."""
 _INVERSES = ("inverse", "disparity")
 _ADVICE = "convert it to .npy, or to a .png of 16 bits"
 
@@ -65,6 +66,8 @@ def read_depth(path: Path) -> DepthFile:
         if name.endswith((".png", ".pfm")):
             kind, frame = "inverse", "affine"
     usable = np.isfinite(value) & (value > 0)
+    if usable.any():  # a number that is out of all proportion stands for "far" or "unknown" in some programs
+        usable &= value < OUTLIER * float(np.median(value[usable]))
     if confidence is None:
         confidence = np.ones(value.shape, np.float32)
     elif confidence.shape != value.shape:
@@ -92,7 +95,7 @@ def read_map(path: Path) -> NDArray[np.float32]:
         arrays = _read(path, _read_npz)
         value = arrays[_only(path, list(arrays), CONFIDENCES)]
     elif name.endswith(".npy"):
-        value = _read(path, lambda file: np.load(file, allow_pickle=False))
+        value = _read(path, _read_npy)
     elif name.endswith(SUFFIXES):
         value = _read(path, _read_image)
     else:
@@ -105,8 +108,11 @@ def read_map(path: Path) -> NDArray[np.float32]:
 def _read(path: Path, how: Callable[[Path], Any]) -> Any:
     try:
         return how(path)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, cv2.error) as error:
-        raise UserError(f"{path}: cannot read the map ({error}): make it anew, or {_ADVICE}") from error
+    except MemoryError as error:  # a damaged header can ask for any size
+        raise UserError(f"{path}: cannot read the map (it asks for too much memory): make it anew") from error
+    except Exception as error:  # numpy, zlib and OpenCV raise a dozen kinds at damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{path}: cannot read the map ({reason}): make it anew, or {_ADVICE}") from error
 
 
 def _only(path: Path, keys: list[str], preferred: tuple[str, ...]) -> str:
@@ -136,6 +142,13 @@ def _one_channel(path: Path, value: NDArray) -> NDArray[np.float32]:
         what = "a picture in colour" if coloured else f"the shape {list(value.shape)}"
         raise UserError(f"{path}: expected one number a pixel [height, width], got {what}: {_ADVICE}")
     return (value if value.ndim == 2 else value.reshape(shape)).astype(np.float32)
+
+
+def _read_npy(path: Path) -> NDArray:
+    found = np.load(path, allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise ValueError("it is an .npz file: give it that ending")
+    return found
 
 
 def _read_npz(path: Path) -> dict[str, NDArray]:

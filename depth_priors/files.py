@@ -46,9 +46,14 @@ def file_priors(views: Sequence[View], source: Path, config: DepthConfig) -> lis
     folder = Path(config.depth_dir).expanduser()
     found = find_by_stem(folder, [view.name for view in views], SUFFIXES, "--depth_dir")
     scales = _read_scales([folder / PARAMETERS, source / "sparse" / "0" / PARAMETERS])
+    known = [_scale_of(view.name, scales, views) for view in views]
+    if scales and not any(known):
+        _log.warning(
+            "%s: it names none of the photographs (%s): not used", PARAMETERS, strip_suffix(views[0].name)
+        )
     priors: list[DepthPrior | None] = []
-    for view, path in zip(views, found, strict=True):
-        prior = None if path is None else _read(view, path, config, scales)
+    for view, path, scale in zip(views, found, known, strict=True):
+        prior = None if path is None else _read(view, path, config, scale)
         if path is None:
             _log.warning("%s: no depth map in %s: trained without one", view.name, folder)
         elif prior is None:
@@ -73,15 +78,8 @@ def find_by_stem(
     """
     if not folder.is_dir():
         raise UserError(f"{option}: {folder}: expected a folder of maps, found none: check the path")
-    files: defaultdict[str, dict[int, Path]] = defaultdict(dict)
-    for relative, file in files_below(folder):
-        for rank, suffix in enumerate(suffixes):
-            if relative.lower().endswith(suffix):
-                stem = relative[: -len(suffix)]
-                for key in {name_key(stem), name_key(strip_suffix(stem))}:
-                    files[key].setdefault(rank, file)
-                break
-    matched = [_match(files, name) for name in names]
+    files = _Files(folder, suffixes)
+    matched = [files.find(name, option) for name in names]
     if not any(matched):
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:3]) or "nothing"
         raise UserError(
@@ -97,14 +95,38 @@ def find_by_stem(
     return matched
 
 
-def _match(files: dict[str, dict[int, Path]], name: str) -> Path | None:
-    plain = name.replace("\\", "/")
-    last = PurePosixPath(plain).name
-    for key in (plain, strip_suffix(plain), last, strip_suffix(last), strip_suffix(plain).replace("/", "__")):
-        ranked = files.get(name_key(key))
-        if ranked:
-            return ranked[min(ranked)]
-    return None
+class _Files:
+    """The files of a folder by their names without one of some endings."""
+
+    def __init__(self, folder: Path, suffixes: Sequence[str]) -> None:
+        self._exact: defaultdict[str, dict[int, Path]] = defaultdict(dict)
+        self._alike: defaultdict[str, set[str]] = defaultdict(set)
+        for relative, file in files_below(folder):
+            rank = next((i for i, s in enumerate(suffixes) if relative.lower().endswith(s)), None)
+            if rank is None:
+                continue
+            stem = relative[: -len(suffixes[rank])]
+            for known in {stem, strip_suffix(stem)}:
+                self._exact[known].setdefault(rank, file)
+                self._alike[name_key(known)].add(known)
+
+    def find(self, name: str, option: str) -> Path | None:
+        """The file of an image: at its place, else by its last part; spelled the same, else alike.
+
+        Raises:
+            UserError: several are spelled alike, none the same.
+        """
+        plain = name.replace("\\", "/")
+        last = PurePosixPath(plain).name
+        bare = strip_suffix(plain)
+        for key in (plain, bare, last, strip_suffix(last), bare.replace("/", "__")):
+            alike = sorted(self._alike.get(name_key(key), ()))
+            if key not in self._exact and len(alike) > 1:
+                raise UserError(f"{option}: {name} could be {alike[0]} or {alike[1]}: keep only one of them")
+            if alike:
+                ranked = self._exact[key if key in self._exact else alike[0]]
+                return ranked[min(ranked)]
+        return None
 
 
 @dataclass(frozen=True)
@@ -113,14 +135,33 @@ class _Scale:
     offset: float
 
 
-def _read(view: View, path: Path, config: DepthConfig, scales: dict[str, _Scale]) -> DepthPrior | None:
+def _scale_of(name: str, scales: dict[str, _Scale], views: Sequence[View]) -> _Scale | None:
+    """A view's entry: by its name without the extension, else by the last part of that, where it is its own.
+
+    Raises:
+        UserError: two photographs share the last part.
+    """
+    whole = name_key(strip_suffix(name))
+    if whole in scales:
+        return scales[whole]
+    last = whole.rpartition("/")[2]
+    if last not in scales:
+        return None
+    same = [view.name for view in views if name_key(strip_suffix(view.name)).rpartition("/")[2] == last]
+    if len(same) > 1:
+        raise UserError(
+            f"{PARAMETERS}: {last!r} could be {same[0]} or {same[1]}: write the names with their subfolders"
+        )
+    return scales[last]
+
+
+def _read(view: View, path: Path, config: DepthConfig, known: _Scale | None) -> DepthPrior | None:
     file = read_depth(path)
     if not (file.confidence > 0).any():
         return None
     kind = file.kind if config.depth_kind == "auto" else config.depth_kind
     frame = file.frame if config.depth_frame == "auto" else config.depth_frame
     value = file.value
-    known = scales.get(strip_suffix(PurePosixPath(view.name.replace("\\", "/")).name))
     if known is not None and kind == "inverse" and frame == "affine":
         if known.scale <= 0:
             _log.warning("%s: %s has no scale above 0: it trains without a prior", view.name, PARAMETERS)
@@ -164,13 +205,21 @@ def _read_scales(candidates: Sequence[Path]) -> dict[str, _Scale]:
     try:
         content = json.loads(path.read_text("utf-8"))
         scales = {
-            str(stem): _Scale(float(entry["scale"]), float(entry["offset"]))
+            name_key(str(stem)): _Scale(float(entry["scale"]), float(entry["offset"]))
             for stem, entry in content.items()
             if isinstance(entry, dict)
         }
         if not all(math.isfinite(value.scale) and math.isfinite(value.offset) for value in scales.values()):
             raise ValueError("a number is not finite")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ArithmeticError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{path}: expected {{image stem: {{scale, offset}}}} as 3DGS writes it ({error}): "
             "mend or remove it"

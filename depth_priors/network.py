@@ -6,6 +6,7 @@ at a time use the rest. Results are kept between runs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from depth_priors.midas import MODELS, estimate
 from depth_priors.midas_weights import FOLDER, download_weights, file_digest, find_weights, load_network
 from depth_priors.onnx_model import OnnxModel
 from depth_priors.prior import DepthPrior
-from depth_priors.stereo import usable_pixels
 from errors import UserError
 from scene import View
+
+_log = logging.getLogger(__name__)
 
 NOISE = 0.02
 """Standard deviation of the noise that is added to images in [0, 1]."""
@@ -61,7 +63,12 @@ def find_network(config: DepthConfig) -> Network | None:
         onnx = OnnxModel(model_file)  # fails here, before anything is written
         return Network(chosen, str(model_file), file_digest(model_file), lambda: onnx)
     named = chosen.removeprefix("midas:") if chosen.startswith("midas:") else ""
-    explicit = Path(config.depth_weights) if config.depth_weights else None
+    explicit = Path(config.depth_weights).expanduser() if config.depth_weights else None
+    if explicit is not None and not explicit.exists():
+        raise UserError(
+            f"--depth_weights: {explicit}: expected a file of weights or a folder with one, found nothing: "
+            "check the path"
+        )
     for name, model in MODELS.items():
         if named and name != named:
             continue
@@ -110,13 +117,17 @@ def network_priors(
 
     maps = _over_views(views, network, cache, "depth", compute, quiet)
     priors: list[DepthPrior | None] = []
-    for view, found in zip(views, maps, strict=True):
-        used = usable_pixels(view)
-        sure = found.isfinite() & (found > 0)
-        sure = sure if used is None else sure & used
+    for view, given in zip(views, maps, strict=True):
+        finite = given.isfinite()
+        if not finite.any() or float(given[finite].min()) == float(given[finite].max()):
+            _log.warning("%s: %s says nothing about it: no prior", view.name, network.name)
+            priors.append(None)
+            continue
+        lowest = min(0.0, float(given[finite].min()))
+        found = given - lowest  # affine: its zero means nothing, but 0 stands for "not known" from here on
+        sure = finite & (found > 0)
         value = torch.where(sure, found, 0.0)
-        prior = DepthPrior(value, "inverse", "affine", sure.float(), network.name)
-        priors.append(prior if sure.any() else None)
+        priors.append(DepthPrior(value, "inverse", "affine", sure.float(), network.name))
     return priors
 
 
@@ -135,13 +146,21 @@ def augmented_confidence(
 def _agreement(run: Callable[[Tensor], Tensor], view: View) -> Tensor:
     maps = [_standardised(undo(run(change(view.image())))) for change, undo in _CHANGES]
     variance = torch.stack(maps).var(0, unbiased=False)
-    limit = float(np.percentile(variance.numpy(), PERCENTILE))
-    return (1.0 - variance / max(limit, 1e-12)).clamp(0.0, 1.0)
+    known = variance.isfinite()
+    if not known.any():
+        _log.warning("%s: the network says nothing about it: every pixel counts 1", view.name)
+        return torch.ones_like(variance)
+    limit = float(np.percentile(variance[known].numpy(), PERCENTILE))
+    return torch.where(known, 1.0 - variance / max(limit, 1e-12), 0.0).clamp(0.0, 1.0)
 
 
 def _standardised(value: Tensor) -> Tensor:
-    shifted = value - value.median()
-    return shifted / shifted.abs().mean().clamp_min(1e-12)
+    """At median 0 and mean absolute deviation 1, of what is finite; the rest is NaN."""
+    finite = value.isfinite()
+    if not finite.any():
+        return torch.full_like(value, torch.nan)
+    shifted = torch.where(finite, value - value[finite].median(), torch.nan)
+    return shifted / shifted[finite].abs().mean().clamp_min(1e-12)
 
 
 def _grey(image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from plyfile import PlyData, PlyElementParseError, PlyHeaderParseError, PlyParseError
+from plyfile import PlyData, PlyParseError
 
 from errors import UserError
 from scene import Points
@@ -28,7 +28,7 @@ def read_points(path: Path) -> Points:
     """
     try:
         vertices = PlyData.read(str(path))["vertex"].data
-    except (PlyHeaderParseError, PlyElementParseError, PlyParseError, KeyError, ValueError, OSError) as error:
+    except (PlyParseError, KeyError, ValueError, OSError, OverflowError, MemoryError, TypeError) as error:
         raise UserError(f"--init: {path}: expected a .ply file with vertices: {error}") from error
     fields = set(vertices.dtype.names or ())
     colours = next(
@@ -39,12 +39,22 @@ def read_points(path: Path) -> Points:
             f"--init: {path}: expected vertices with x y z and red green blue (or f_dc_0..2), "
             f"got {', '.join(sorted(fields)) or 'nothing'}"
         )
+    lists = [name for name in (*"xyz", *colours) if vertices.dtype[name].kind not in "fiu"]
+    if lists:
+        raise UserError(
+            f"--init: {path}: {lists[0]}: expected one number a vertex, got lists: export it anew"
+        )
     xyz = np.stack([np.asarray(vertices[name], np.float64) for name in "xyz"], -1)
     rgb = np.stack([np.asarray(vertices[name], np.float64) for name in colours], -1)
     if colours[0] == "f_dc_0":
         rgb = rgb * _SH_C0 + 0.5
     elif vertices.dtype["red"].kind in "iu":
         rgb = rgb / np.iinfo(vertices.dtype["red"]).max
+    elif np.nanmax(rgb, initial=0.0) > 2.0:
+        _log.warning("%s: its colours are floats above 1: taken for 0 to 255", path)
+        rgb = rgb / 255.0
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+        xyz = xyz.astype(np.float32)
     finite: NDArray[np.bool_] = np.isfinite(np.concatenate([xyz, rgb], 1)).all(1)
     if not finite.all():
         _log.warning("%s: dropped %d of %d points that are not finite", path, (~finite).sum(), len(finite))

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
-from depth_priors.alignment import align
+import torch
+
+from depth_priors.alignment import align, comparable
 from depth_priors.cache import MapCache
 from depth_priors.config import DepthConfig
 from depth_priors.files import file_priors
 from depth_priors.network import find_network, network_priors
 from depth_priors.prior import DepthPrior
 from depth_priors.sfm import sfm_prior
+from depth_priors.stereo import usable_pixels
 from depth_priors.stereo_once import SceneStereo
-from scene import Scene
+from errors import UserError
+from scene import Scene, View
 
 _log = logging.getLogger(__name__)
+
+WRONG_UNITS = 0.2
+"""Median difference of the logarithms of depth from which on maps in world units are doubted."""
 
 Priors = list[DepthPrior | None]
 
@@ -25,12 +33,21 @@ def depth_priors(
 ) -> tuple[Priors, str]:
     """The priors that `config.depth_prior` asks for, or the next best ones, on the CPU.
 
+    They know nothing of pixels that are masked or transparent.
+
     Returns:
         One for each training view, None where there is none; and a line that says which and why.
 
     Raises:
         UserError: what the user has named cannot be had, or a file is unusable.
     """
+    priors, line = _choose(scene, config, stereo, cache, quiet)
+    return [_masked(view, prior) for view, prior in zip(scene.train, priors, strict=True)], line
+
+
+def _choose(
+    scene: Scene, config: DepthConfig, stereo: SceneStereo, cache: MapCache, quiet: bool
+) -> tuple[Priors, str]:
     asked = config.depth_prior
     why = f"depth_prior {asked}"
     if asked == "none":
@@ -38,14 +55,27 @@ def depth_priors(
     if asked == "files" or (asked == "auto" and config.depth_dir):
         why = why if asked == "files" else "--depth_dir is given"
         found = file_priors(scene.train, scene.source, config)
+        if all(prior is None for prior in found):
+            raise UserError(
+                f"--depth_dir: {config.depth_dir}: none of its maps has a number above 0: make them anew"
+            )
+        _check_units(scene, found, stereo)
         return _told(*_aligned(scene, found, config, stereo), f"files ({why})", len(scene.train))
     if asked == "auto" or asked.startswith(("midas:", "onnx:")):
         network = find_network(config)
         if network is not None:
             why = why if asked != "auto" else f"its weights are on disk, {network.origin}"
             found = network_priors(scene.train, network, cache, quiet=quiet)
-            return _told(*_aligned(scene, found, config, stereo), f"{network.name} ({why})", len(scene.train))
-        why = "no --depth_dir and no MiDaS weights on disk"
+            if any(prior is not None for prior in found):
+                return _told(
+                    *_aligned(scene, found, config, stereo), f"{network.name} ({why})", len(scene.train)
+                )
+            if asked != "auto":
+                raise UserError(
+                    f"--depth_prior {asked}: it says nothing about any view (all of its numbers are equal or "
+                    "not finite): is it a network for depth?"
+                )
+        why = "no --depth_dir and no MiDaS weights on disk" if network is None else f"{network.name} failed"
     if asked in ("auto", "mvs"):
         found = stereo.completed
         if any(prior is not None for prior in found):
@@ -56,6 +86,35 @@ def depth_priors(
         return _told(found, "", f"sfm ({why})", len(scene.train))
     _log.warning("depth prior: none: %s, and no view sees enough points of structure from motion", why)
     return found, f"depth prior: none ({why}; too few points)"
+
+
+def _masked(view: View, prior: DepthPrior | None) -> DepthPrior | None:
+    used = usable_pixels(view)
+    if prior is None or used is None:
+        return prior
+    return dataclasses.replace(
+        prior, value=torch.where(used, prior.value, 0.0), confidence=torch.where(used, prior.confidence, 0.0)
+    )
+
+
+def _check_units(scene: Scene, priors: Priors, stereo: SceneStereo) -> None:
+    """Warns where maps that are said to be in world units are far from the scene's points."""
+    off = []
+    for view, prior, sparse in zip(scene.train, priors, _sfm(scene, stereo), strict=True):
+        if prior is None or sparse is None or prior.frame != "world" or not comparable(prior, sparse):
+            continue
+        both = (prior.confidence > 0) & (sparse.confidence > 0) & (prior.value > 0)
+        ratio = prior.inverse()[both] / sparse.inverse()[both]
+        if float((ratio.log().abs()).median()) > WRONG_UNITS:
+            off.append((view.name, 1.0 / float(ratio.median())))
+    if off:
+        _log.warning(
+            "depth prior: %s and %d more: its depth is %.3g times that of the scene's points: are the maps "
+            "in the scene's units? --depth_frame scale fits them",
+            off[0][0],
+            len(off) - 1,
+            off[0][1],
+        )
 
 
 def _sfm(scene: Scene, stereo: SceneStereo) -> Priors:
@@ -71,24 +130,28 @@ def _aligned(scene: Scene, priors: Priors, config: DepthConfig, stereo: SceneSte
         return priors, ""
     sparse = _sfm(scene, stereo)
     result = list(priors)
-    failed = []
+    wrong, fitted = [], 0
     for i in unknown:
         prior = priors[i]
         assert prior is not None, "unknown lists priors only"
-        for reference in (stereo.priors[i], sparse[i]):
-            fitted = None if reference is None else align(prior, reference)
-            if fitted is not None:
-                result[i] = fitted
-                break
-        else:
-            failed.append(scene.train[i].name)
-    if failed:
-        _log.warning(
-            "depth prior: no scale above 0 fits %s and %d more views to stereo or points: left as they are",
-            failed[0],
-            len(failed) - 1,
+        reference = next(
+            (r for r in (stereo.priors[i], sparse[i]) if r is not None and comparable(prior, r)), None
         )
-    return result, f", {len(unknown) - len(failed)} fitted to the scene's units"
+        if reference is None:  # nothing to hold it to: it stays as it is
+            continue
+        result[i] = align(prior, reference)
+        fitted += result[i] is not None
+        if result[i] is None:
+            wrong.append(scene.train[i].name)
+    if wrong:
+        _log.warning(
+            "depth prior: %s and %d more contradict the scene's stereo or points and are left out: near and "
+            "far the other way around (--depth_kind), or of other photographs? --no_depth_align takes them "
+            "as they are",
+            wrong[0],
+            len(wrong) - 1,
+        )
+    return result, f", {fitted} fitted to the scene's units"
 
 
 def _told(priors: Priors, more: str, which: str, views: int) -> tuple[Priors, str]:

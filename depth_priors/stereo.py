@@ -8,7 +8,7 @@ several views agree on is confident. See native/src/stereo.cpp for the papers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -38,6 +38,10 @@ COLOUR = 0.04
 AGREE_PIXELS, AGREE_DEPTH = 1.0, 0.02
 """How far a neighbour may bring a pixel back from where it was, and from its depth, and still confirm it."""
 
+DISTINCT, DISTINCT_PIXELS, WORST_MATCH = 0.02, 2.0, 0.7
+"""A match counts if 1 - NCC is at most the last and rises by at least the first when the surface is moved by
+so many pixels, nearer and farther: blank surfaces and stripes along the baseline match anywhere."""
+
 
 @dataclass(frozen=True, eq=False)
 class StereoMap:
@@ -46,7 +50,7 @@ class StereoMap:
     inverse: Tensor
     """[H, W] float32, 1 / camera z, world units; where neighbours agree the mean of what they say."""
     agreeing: Tensor
-    """[H, W] float32: how many neighbours confirm it; 0 outside the mask."""
+    """[H, W] float32: how many neighbours confirm it; 0 outside the mask and where anything matches."""
     slopes: Tensor
     """[2, H, W] float32: change of the inverse depth per pixel to the right and down."""
 
@@ -93,12 +97,20 @@ def stereo_maps(
             progress()
         states |= refined
     inverses = level.join(states)
-    return [level.agree(i, states[i], inverses) if i in usable else None for i in range(len(views))]
+    found: list[StereoMap | None] = [None] * len(views)
+    for i in range(len(views)):
+        progress()
+        if i not in usable:
+            continue
+        agreed = level.agree(i, states[i], inverses)
+        sure = level.distinct(i, states[i])
+        found[i] = replace(agreed, agreeing=torch.where(sure, agreed.agreeing, 0.0))
+    return found
 
 
 def work_steps(views: Sequence[View]) -> int:
     """How often `stereo_maps` reports progress."""
-    return len(views) * (1 + len(_scales(views)) + GEOMETRIC_ROUNDS)
+    return len(views) * (2 + len(_scales(views)) + GEOMETRIC_ROUNDS)
 
 
 def _scales(views: Sequence[View]) -> list[float]:
@@ -230,6 +242,17 @@ class _Level:
             AGREE_PIXELS, AGREE_DEPTH, agreeing, fused,
         )  # fmt: skip
         return StereoMap(fused, agreeing, state[1:].clone())
+
+    def distinct(self, i: int, state: Tensor) -> Tensor:
+        """[H, W] bool: where a view's matches are no worse than they may be, and would be anywhere else."""
+        width, height = self.size(i)
+        rise = torch.empty(height, width)
+        count, which, geometry = self.neighbours(i)
+        call(
+            "fs_stereo_distinct", width, height, self.grey[i], self.colours[i], count, which, self.images,
+            self.layout, geometry, COLOUR, DISTINCT_PIXELS, WORST_MATCH, state.contiguous(), rise,
+        )  # fmt: skip
+        return rise >= DISTINCT
 
 
 def usable_pixels(view: View) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import astuple
 from functools import cached_property
 
@@ -14,6 +15,8 @@ from depth_priors.neighbours import Surroundings, look_around
 from depth_priors.prior import DepthPrior
 from depth_priors.stereo import work_steps
 from scene import Scene
+
+_log = logging.getLogger(__name__)
 
 
 class SceneStereo:
@@ -43,6 +46,9 @@ class SceneStereo:
         """Depth where other views agree, see `mvs.stereo_priors`; None where stereo is impossible."""
         kept = self._load("mvs")
         if kept is not None:
+            for view, prior in zip(self.scene.train, kept, strict=True):
+                if prior is None:
+                    _log.warning("%s: stereo: it says too little about this view", view.name)
             return kept
 
         def step() -> None:

@@ -44,8 +44,8 @@ def pearson_loss(depth: Tensor, alpha: Tensor, prior: DepthPrior) -> Tensor | No
     else:
         targets = [prior.depth()]
     correlations = [correlation(depth, target, weight) for target in targets]
-    losses = [1.0 - r for r in correlations if r is not None]
-    return torch.stack(losses).min() if len(losses) == len(targets) else None
+    losses = [1.0 - r for r in correlations if r is not None]  # 1 / (M + 200) is constant where M is small
+    return torch.stack(losses).min() if losses else None
 
 
 def correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor | None:

@@ -112,9 +112,15 @@ class View:
 def weighted_view(view: View, confidence: Tensor | None) -> View:
     """The view with its pixels counting `confidence` [H, W] in [0, 1] times as much, in steps of 1/255.
 
-    None, and 1 everywhere, leave it as it is.
+    Weights are relative: they are scaled to a largest of 1 first. None, and the same number everywhere (but
+    0), leave the view as it is.
     """
-    if confidence is None or bool((confidence == 1.0).all()):
+    if confidence is None:
+        return view
+    largest = float(confidence.max())
+    if largest > 0.0:
+        confidence = confidence / largest
+    if bool((confidence == 1.0).all()):
         return view
     mask = (confidence if view.mask is None else confidence * view.mask / 255.0) * 255.0
     return replace(view, mask=mask.round().clamp(0, 255).to(torch.uint8))

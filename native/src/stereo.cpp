@@ -304,39 +304,43 @@ void load_patch(const Match &m, const float *x, int y, Patch &p) {
     p.mean = mean * inv, p.square = square * inv;
 }
 
+// 1 - NCC between a patch and what a neighbour shows of a plane there; `centre` receives where its middle falls.
+F dissimilarity(const Neighbour &b, const Patch &p, const Plane &plane, Point &centre) {
+    F q[3], across[3], down[3];
+    for (int k = 0; k < 3; ++k) {
+        const F t = set1(b.t[k]);
+        q[k] = fma(set1(b.m[3 * k]), p.u, fma(set1(b.m[3 * k + 1]), p.v, fma(t, plane.r, set1(b.m[3 * k + 2]))));
+        across[k] = fma(t, plane.a, set1(b.m[3 * k])), down[k] = fma(t, plane.b, set1(b.m[3 * k + 1]));
+    }
+    centre = divide(b, q[0], q[1], q[2]);
+    if (!any(centre.inside)) return set1(kWorst);
+    F mean = zero(), square = zero(), product = zero();
+    int i = 0;
+    for (int dy = -kReach; dy <= kReach; dy += kStride) {
+        F at[3];
+        const F start = set1(static_cast<float>(-kReach)), offset = set1(static_cast<float>(dy));
+        for (int k = 0; k < 3; ++k) at[k] = fma(across[k], start, fma(down[k], offset, q[k]));
+        for (int dx = 0; dx < kSide; ++dx, ++i) {
+            const F inv = reciprocal(max(at[2], set1(1e-6f)));
+            const F value = sample(b, fma(at[0], inv, set1(-0.5f)), fma(at[1], inv, set1(-0.5f)));
+            const F w = load(p.weight[i]), weighted = w * value;
+            mean = mean + weighted, square = fma(weighted, value, square), product = fma(weighted, load(p.value[i]), product);
+            for (int k = 0; k < 3; ++k) at[k] = fma(across[k], set1(static_cast<float>(kStride)), at[k]);
+        }
+    }
+    return select(centre.inside, nan_to_worst(ncc_cost(p.mean, mean, p.square, square, product)), set1(kWorst));
+}
+
 // Cost of hypotheses: the mean of the `best` lowest of the neighbours' costs.
 F evaluate(const Match &m, const Patch &p, const Plane &plane) {
     F least[2] = {set1(kWorst + 1.0f), set1(kWorst + 1.0f)};
     for (const Neighbour &b : m.neighbours) {
-        F q[3], across[3], down[3];
-        for (int k = 0; k < 3; ++k) {
-            const F t = set1(b.t[k]);
-            q[k] = fma(set1(b.m[3 * k]), p.u, fma(set1(b.m[3 * k + 1]), p.v, fma(t, plane.r, set1(b.m[3 * k + 2]))));
-            across[k] = fma(t, plane.a, set1(b.m[3 * k])), down[k] = fma(t, plane.b, set1(b.m[3 * k + 1]));
-        }
-        const Point centre = divide(b, q[0], q[1], q[2]);
-        F cost = set1(kWorst);
-        if (any(centre.inside)) {
-            F mean = zero(), square = zero(), product = zero();
-            int i = 0;
-            for (int dy = -kReach; dy <= kReach; dy += kStride) {
-                F at[3];
-                const F start = set1(static_cast<float>(-kReach)), offset = set1(static_cast<float>(dy));
-                for (int k = 0; k < 3; ++k) at[k] = fma(across[k], start, fma(down[k], offset, q[k]));
-                for (int dx = 0; dx < kSide; ++dx, ++i) {
-                    const F inv = reciprocal(max(at[2], set1(1e-6f)));
-                    const F value = sample(b, fma(at[0], inv, set1(-0.5f)), fma(at[1], inv, set1(-0.5f)));
-                    const F w = load(p.weight[i]), weighted = w * value;
-                    mean = mean + weighted, square = fma(weighted, value, square), product = fma(weighted, load(p.value[i]), product);
-                    for (int k = 0; k < 3; ++k) at[k] = fma(across[k], set1(static_cast<float>(kStride)), at[k]);
-                }
-            }
-            cost = select(centre.inside, nan_to_worst(ncc_cost(p.mean, mean, p.square, square, product)), cost);
-            if (m.geometric > 0.0f) {
-                const Return back = bring_back(b, centre, p.u, p.v);
-                const F error = min(sqrt(fma(back.dx, back.dx, back.dy * back.dy)), set1(3.0f));
-                cost = cost + set1(m.geometric) * select(ge(error, zero()), error, set1(3.0f));
-            }
+        Point centre;
+        F cost = dissimilarity(b, p, plane, centre);
+        if (m.geometric > 0.0f && any(centre.inside)) {
+            const Return back = bring_back(b, centre, p.u, p.v);
+            const F error = min(sqrt(fma(back.dx, back.dx, back.dy * back.dy)), set1(3.0f));
+            cost = cost + set1(m.geometric) * select(ge(error, zero()), error, set1(3.0f));
         }
         const M first = lt(cost, least[0]);
         least[1] = select(first, least[0], min(least[1], cost));
@@ -454,6 +458,44 @@ extern "C" int fs_stereo_patchmatch(int width, int height, const float *image, c
                             }
                         }
                 });
+    });
+}
+
+// distinct [H, W] receives how much worse the match gets when the surface is moved so far that the pixel moves by `pixels` in
+// the neighbour: the smaller of both ways, the greatest of the neighbours in which 1 - NCC of the state itself is at most
+// `worst`; 0 where there is none. state [3, H, W] as above.
+extern "C" int fs_stereo_distinct(int width, int height, const float *image, const float *colours, int n, const int32_t *which,
+                                  const float *images, const int64_t *layout, const float *geometry, float colour, float pixels,
+                                  float worst, const float *state, float *distinct) {
+    return fs::status_of([&] {
+        const Match m{image, colours, width, height, neighbours_of(n, which, images, nullptr, layout, geometry), 0, 0, 0, 1, 0, colour};
+        const int64_t size = static_cast<int64_t>(width) * height;
+        parallel_blocks(height, 2, [&](int64_t begin, int64_t end) {
+            Patch patch;
+            for (int64_t y = begin; y < end; ++y)
+                for (int x = 0; x < width; x += kLanes) {
+                    const int64_t i = y * width + x, left = width - x;
+                    alignas(64) float xs[kLanes];
+                    for (int l = 0; l < kLanes; ++l) xs[l] = static_cast<float>(std::min(x + l, width - 1));
+                    load_patch(m, xs, static_cast<int>(y), patch);
+                    const Plane plane{load_part(state + i, left), load_part(state + size + i, left), load_part(state + 2 * size + i, left)};
+                    F found = zero();
+                    for (const Neighbour &b : m.neighbours) {
+                        Point centre, ignored;
+                        const F cost = dissimilarity(b, patch, plane, centre);
+                        const F inv = reciprocal(max(centre.z, set1(1e-6f))), half = set1(0.5f);
+                        const F mx = (set1(b.t[0]) - (centre.x + half) * set1(b.t[2])) * inv;
+                        const F my = (set1(b.t[1]) - (centre.y + half) * set1(b.t[2])) * inv;
+                        const F moves = sqrt(fma(mx, mx, my * my)); // pixels per inverse depth
+                        const F by = set1(pixels) / max(moves, set1(1e-20f));
+                        const F nearer = dissimilarity(b, patch, {plane.r + by, plane.a, plane.b}, ignored);
+                        const F farther = dissimilarity(b, patch, {plane.r - by, plane.a, plane.b}, ignored);
+                        const M usable = centre.inside & ge(set1(worst), cost) & gt(moves, set1(1e-20f));
+                        found = max(found, keep(usable, min(nearer, farther) - cost));
+                    }
+                    store_part(distinct + i, found, left);
+                }
+        });
     });
 }
 

@@ -274,3 +274,84 @@ def test_colmaps_depth_is_refused_where_the_photographs_are_not_the_ones_it_undi
         UserError, match=r"a\.jpg\.geometric\.bin: expected photographs that COLMAP.*-s DENSE"
     ):
         file_priors([view], tmp_path, _config(tmp_path))
+
+
+def test_the_name_that_is_spelled_the_same_comes_first(tmp_path):
+    for file in ("a.npy", "A.npy"):
+        np.save(tmp_path / file, _ramp())
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this file system does not tell a.npy from A.npy")
+    found = find_by_stem(tmp_path, ["a.jpg", "A.jpg"], (".npy",), "--depth_dir")
+    assert [path and path.name for path in found] == ["a.npy", "A.npy"]
+    np.save(tmp_path / "Bc.npy", _ramp())
+    np.save(tmp_path / "bC.npy", _ramp())
+    with pytest.raises(UserError, match=r"bc\.jpg could be Bc or bC"):
+        find_by_stem(tmp_path, ["bc.jpg"], (".npy",), "--depth_dir")
+
+
+def test_maps_in_linked_folders_are_found(tmp_path):
+    (tmp_path / "real").mkdir()
+    np.save(tmp_path / "real" / "a.npy", _ramp())
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "sub").symlink_to(tmp_path / "real", target_is_directory=True)
+    (found,) = find_by_stem(tmp_path / "maps", ["sub/a.jpg"], (".npy",), "--depth_dir")
+    assert found is not None and found.name == "a.npy"
+
+
+def test_3dgs_scales_are_found_by_the_name_with_its_subfolder(tmp_path, caplog):
+    views = [_view("one/a.jpg"), _view("two/a.jpg"), _view("two/B.jpg")]
+    for place in ("one/a.png", "two/a.png", "two/B.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        _write_png(tmp_path / place, _ramp() / 2)
+
+    def scales(content):
+        (tmp_path / "depth_params.json").write_text(json.dumps(content))
+        priors = file_priors(views, tmp_path, _config(tmp_path))
+        return [round(float((prior.value / (_ramp() / 2)).median())) if prior else None for prior in priors]
+
+    entry = {"scale": 3.0, "offset": 0.0}
+    two = {"scale": 5.0, "offset": 0.0}
+    assert scales({"one/a": entry, "two/a": two, "two/B": two}) == [3, 5, 5]
+    assert scales({"one/a": entry, "two/a": two, "b": two}) == [3, 5, 5]
+    with pytest.raises(UserError, match=r"'a' could be one/a\.jpg or two/a\.jpg"):
+        scales({"a": entry})
+    assert "names none" not in caplog.text
+    assert scales({"c": entry}) == [1, 1, 1]
+    assert "depth_params.json: it names none of the photographs (one/a)" in caplog.text
+
+
+def test_damaged_maps_are_one_error_whatever_the_damage(tmp_path):
+    np.save(tmp_path / "a.npy", _ramp())
+    np.savez_compressed(tmp_path / "b.npz", depth=_ramp())
+    for name, end in (("a.npy", 128), ("b.npz", None)):
+        path = tmp_path / name
+        content = path.read_bytes()
+        for at in range(len(content[:end])):
+            for bit in (1, 5, 7):
+                path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+                try:
+                    assert read_depth(path).value.ndim == 2
+                except UserError as error:
+                    assert name in str(error)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 99999999), }"
+    giant = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117) + b"\n" + b"0" * 64
+    (tmp_path / "a.npy").write_bytes(giant)
+    with pytest.raises(UserError, match=r"a\.npy: cannot read the map"):
+        read_depth(tmp_path / "a.npy")
+    np.savez(tmp_path / "c.npz", depth=_ramp())
+    (tmp_path / "c.npz").rename(tmp_path / "c.npy")
+    with pytest.raises(UserError, match=r"c\.npy.*\.npz"):
+        read_depth(tmp_path / "c.npy")
+    (tmp_path / "depth_params.json").write_text('{"a": {"scale": 1%s, "offset": 0}}' % ("0" * 400))
+    np.save(tmp_path / "a.npy", _ramp())
+    with pytest.raises(UserError, match=r"depth_params\.json"):
+        _one(tmp_path)
+
+
+def test_a_number_out_of_all_proportion_counts_as_unknown(tmp_path):
+    depth = _ramp()
+    depth[2, 3] = 1e30
+    np.save(tmp_path / "a.npy", depth)
+    prior = _one(tmp_path)
+    assert float(prior.confidence[2, 3]) == 0 and float(prior.value.max()) <= 2
+    assert int((prior.confidence == 0).sum()) == 1

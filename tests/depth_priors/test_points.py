@@ -202,3 +202,35 @@ def test_sfm_and_random_do_as_they_are_told(near_views):
         assert own is points and f"init {init}" in why
     nothing, _ = _initial(_scene(views, points), DepthConfig(init="random"))
     assert len(nothing) == 0
+
+
+def test_float_colours_to_255_are_scaled_and_places_beyond_float32_dropped(tmp_path, caplog):
+    path = tmp_path / "points.ply"
+    rgb = np.array([[200.0, 100.0, 10.0], [0.0, 255.0, 51.0]])
+    _write_ply(
+        path,
+        x=np.array([0.0, 1e300]),
+        y=np.zeros(2),
+        z=np.ones(2),
+        red=rgb[:, 0],
+        green=rgb[:, 1],
+        blue=rgb[:, 2],
+    )
+    points = read_points(path)
+    assert "taken for 0 to 255" in caplog.text and "dropped 1 of 2" in caplog.text
+    np.testing.assert_allclose(points.rgb.numpy(), rgb[:1] / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "element vertex 1\nproperty list uchar float x\nproperty float y\nproperty float z",
+        "element vertex 99999999999999999999\nproperty float x\nproperty float y\nproperty float z",
+    ],
+)
+def test_a_ply_that_promises_something_odd_is_refused(tmp_path, header):
+    path = tmp_path / "points.ply"
+    colours = "\n".join(f"property uchar {name}" for name in ("red", "green", "blue"))
+    path.write_text(f"ply\nformat ascii 1.0\n{header}\n{colours}\nend_header\n1 0 0 0 1 2 3\n")
+    with pytest.raises(UserError, match=r"points\.ply"):
+        read_points(path)

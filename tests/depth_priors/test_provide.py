@@ -108,8 +108,8 @@ def test_a_network_on_disk_comes_before_stereo_and_is_fitted(scene, near_views, 
         assert torch.allclose(1 / prior.value, true, rtol=0.02)
     _fake_network(monkeypatch, lambda image: 100 - answers[(image * 255).round().sum().item()])
     priors, line = _chosen(scene)
-    assert {prior.frame for prior in priors} == {"affine"} and "0 fitted" in line
-    assert "no scale above 0" in caplog.text
+    assert priors == [None] * 3 and "0 of 3 views, 0 fitted" in line
+    assert "contradict the scene's stereo" in caplog.text and "--depth_kind" in caplog.text
 
 
 def test_where_stereo_is_impossible_the_points_are_taken_and_then_nothing(near_views, caplog):
@@ -142,7 +142,8 @@ def test_none_asks_for_nothing(scene):
     [
         ({"depth_prior": "midas:small"}, r"no weights \(midas_v21_small_256\.pt.*--depth_download"),
         ({"depth_prior": "midas:dpt_hybrid", "depth_weights": "gone.pt"}, r"--depth_weights: gone\.pt"),
-        ({"depth_prior": "auto", "depth_weights": "renamed.pt"}, "say which model it is"),
+        ({"depth_prior": "auto", "depth_weights": "gone.pt"}, r"--depth_weights: gone\.pt.*found nothing"),
+        ({"depth_prior": "auto", "depth_weights": __file__}, "say which model it is"),
         ({"depth_prior": "files", "depth_dir": "gone"}, "gone"),
     ],
 )
@@ -160,6 +161,7 @@ def test_what_is_asked_for_and_missing_is_an_error(scene, options, words):
         ({"depth_prior": "mvs", "depth_dir": "."}, "leave one out"),
         ({"depth_download": True}, "midas:NAME"),
         ({"depth_dir": "/nowhere/at/all"}, "no such folder"),
+        ({"depth_prior": "mvs", "depth_weights": "a.pt"}, "read for --depth_prior midas"),
         ({"confidence": "files"}, "--confidence_dir FOLDER"),
         ({"confidence_dir": "."}, "--confidence files"),
         ({"confidence_map": "map.json"}, "--confidence files"),
@@ -306,6 +308,7 @@ def test_confidence_files_may_be_named_otherwise_by_a_mapping(scene, tmp_path):
         ('{"other.jpg": "x1.npy"}', "names no image"),
         (json.dumps({scene.train[0].name: "gone.npy"}), "no such file"),
         (json.dumps({scene.train[0].name: "../x1.npy"}), "is not in"),
+        (json.dumps({scene.train[0].name: "a\0b.npy"}), "null character"),
     ):
         mapping.write_text(content)
         with pytest.raises(UserError, match=words):
@@ -359,3 +362,111 @@ def test_confidence_by_augmentation_is_low_where_a_network_wavers(scene, monkeyp
 def test_augmentation_without_a_network_says_what_to_do(scene):
     with pytest.raises(UserError, match=r"expected a depth network.*--confidence mvs"):
         _confidence(scene, confidence="augment")
+
+
+@pytest.mark.parametrize("what", ["inverse depth", "noise", "constant"])
+def test_files_that_contradict_the_scene_are_left_out_and_said(scene, near_views, tmp_path, caplog, what):
+    _, _, truth = near_views
+    generator = np.random.default_rng(0)
+    for view, true in zip(scene.train, truth, strict=True):
+        maps = {
+            "inverse depth": 1 / true.numpy(),  # .npy is taken for depth
+            "noise": generator.uniform(1, 2, true.shape).astype(np.float32),
+            "constant": np.full(true.shape, 2.0, np.float32),
+        }
+        np.save(tmp_path / f"{view.stem}.npy", maps[what])
+    priors, line = _chosen(scene, depth_dir=str(tmp_path))
+    assert priors == [None] * 3 and "0 of 3 views, 0 fitted" in line
+    assert "contradict" in caplog.text and "--depth_kind" in caplog.text
+    raw, _ = _chosen(scene, depth_dir=str(tmp_path), depth_align=False)
+    assert all(prior is not None for prior in raw)
+    if what == "inverse depth":
+        priors, _ = _chosen(scene, depth_dir=str(tmp_path), depth_kind="inverse")
+        for prior, true in zip(priors, truth, strict=True):
+            assert torch.allclose(1 / prior.value, true, rtol=0.01)
+
+
+def test_maps_in_other_units_than_the_scene_are_doubted(scene, near_views, tmp_path, caplog):
+    for view, true in zip(scene.train, near_views[2], strict=True):
+        np.save(tmp_path / f"{view.stem}.npy", true.numpy())
+    _chosen(scene, depth_dir=str(tmp_path), depth_frame="world")
+    assert "in the scene's units?" not in caplog.text
+    for view, true in zip(scene.train, near_views[2], strict=True):
+        np.save(tmp_path / f"{view.stem}.npy", 0.5 * true.numpy())
+    _chosen(scene, depth_dir=str(tmp_path), depth_frame="world")
+    assert "0.5 times" in caplog.text and "--depth_frame scale" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["files", "sfm", "mvs", "network"])
+def test_no_prior_speaks_of_masked_or_transparent_pixels(scene, near_views, tmp_path, monkeypatch, source):
+    hidden = torch.full((192, 256), 255, dtype=torch.uint8)
+    hidden[:, :128] = 0
+    views = (replace(scene.train[0], mask=hidden), replace(scene.train[1], alpha=hidden), scene.train[2])
+    hiding = replace(scene, train=views)
+    options = {"depth_prior": source}
+    if source == "files":
+        for view, true in zip(views, near_views[2], strict=True):
+            np.save(tmp_path / f"{view.stem}.npy", true.numpy())
+        options = {"depth_dir": str(tmp_path)}
+    elif source == "network":
+        _fake_network(monkeypatch, lambda image: image.mean(-1) + 1)
+        options = {"depth_align": False}
+    priors, _ = _chosen(hiding, **options)
+    for prior in priors[:2]:
+        assert float(prior.confidence[:, :128].max()) == 0 and float(prior.value[:, :128].max()) == 0
+        assert float(prior.confidence[:, 128:].max()) > 0
+    assert float(priors[2].confidence[:, :128].max()) > 0
+
+
+def test_a_network_that_says_nothing_gives_way_or_is_an_error(scene, monkeypatch, caplog):
+    for run in (torch.zeros_like, lambda x: torch.full_like(x, torch.nan)):
+        _fake_network(monkeypatch, lambda image, run=run: run(image[..., 0]))
+        caplog.clear()
+        _, line = _chosen(scene)
+        assert "mvs (midas:small failed), 3 of 3" in line and "says nothing" in caplog.text
+        with pytest.raises(UserError, match="says nothing about any view"):
+            _chosen(scene, depth_prior="midas:small")
+
+
+def test_an_affine_networks_negative_numbers_count(scene, monkeypatch):
+    _fake_network(monkeypatch, lambda image: image.mean(-1) - 0.5)
+    priors, _ = _chosen(scene, depth_align=False)
+    value = priors[0].value + float(scene.train[0].image().mean(-1).min()) - 0.5
+    known = priors[0].confidence > 0
+    assert known.float().mean() > 0.999  # all but the lowest, which is 0
+    torch.testing.assert_close(value[known], (scene.train[0].image().mean(-1) - 0.5)[known])
+
+
+def test_a_pixel_of_which_a_network_says_nan_is_unsure_and_the_others_are_not(scene, monkeypatch):
+    def run(image):
+        found = image.mean(-1).square()
+        found[5, 7] = torch.nan
+        found[90, 3] = torch.inf
+        return found
+
+    _fake_network(monkeypatch, run)
+    maps, _ = confidence_maps(
+        scene.train, DepthConfig(confidence="augment"), SceneStereo(scene, MapCache(None)), MapCache(None),
+        quiet=True,
+    )  # fmt: skip
+    for one in maps:
+        assert (
+            one is not None
+            and bool(one.isfinite().all())
+            and float(one[5, 7]) == 0
+            and float(one[90, 3]) == 0
+        )
+        assert float(one.mean()) > 0.5
+
+
+def test_any_flipped_bit_in_a_cached_map_is_found_or_harmless(scene, tmp_path):
+    cache = MapCache(tmp_path)
+    shape: dict[str, tuple[int, ...]] = {"value": (8, 8)}
+    cache.store("one", {"value": torch.arange(64.0).reshape(8, 8)})
+    path = tmp_path / "one.npz"
+    content = path.read_bytes()
+    for at in range(len(content)):
+        for bit in (0, 3, 7):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+            found = cache.load("one", shape)
+            assert found is None or torch.equal(found["value"], torch.arange(64.0).reshape(8, 8)), (at, bit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -300,3 +301,56 @@ def test_neighbours_with_the_true_depth_agree_and_with_another_do_not(near_views
     assert (agreed > 0).float().mean() > 0.75
     wrong = right | {1: right[1] * 1.1, 2: right[2] * 1.1}
     assert (level.agree(0, right[0], level.join(wrong)).agreeing > 0).float().mean() < 0.02
+
+
+def _painted(views, rows, colours):
+    """The views with some of their rows painted over, [rows, W, 3] in each."""
+    painted = []
+    for view in views:
+        pixels = view.pixels.clone()
+        pixels[rows] = colours(*pixels[rows].shape[:2])
+        painted.append(replace(view, pixels=pixels))
+    return painted
+
+
+def _white(height, width):
+    return torch.full((height, width, 3), 225, dtype=torch.uint8)
+
+
+def _noisy_white(height, width):
+    noise = torch.randn(height, width, 1, generator=torch.Generator().manual_seed(height * width))
+    return (225 + noise).round().to(torch.uint8).expand(-1, -1, 3)
+
+
+@pytest.mark.parametrize("colours", [_white, _noisy_white])
+def test_a_blank_surface_is_never_confident(near_views, colours):
+    views, points, truth = near_views
+    rows = slice(0, 80)
+    painted = _maps(_painted(views, rows, colours), look_around(views, points, 4))
+    whole = _maps(views, look_around(views, points, 4))
+    for found, before, true in zip(painted, whole, truth, strict=True):
+        blank = found.agreeing[:70] > 0  # a patch reaches 5 pixels over the edge, and more at half the size
+        assert blank.float().mean() < 0.02
+        below = slice(100, None)
+        sure, seen = found.agreeing[below] > 0, before.agreeing[below] > 0
+        assert sure.float().mean() > 0.9 * seen.float().mean()
+        right, were = (((m.inverse * true - 1).abs() < 0.05)[below] for m in (found, before))
+        assert right[sure].float().mean() > were[seen].float().mean() - 0.03  # some are near the paint's edge
+
+
+def test_stripes_along_the_baseline_match_anywhere_and_so_nowhere():
+    focal, size = 120.0, (160, 120)
+    stripes = (torch.rand(size[1], 1, 1, generator=torch.Generator().manual_seed(0)) * 200 + 20).to(
+        torch.uint8
+    )
+    K = torch.tensor([[focal, 0, 80.0], [0, focal, 60.0], [0, 0, 1]])
+    views = []
+    for i in range(3):  # a wall of horizontal stripes, seen by cameras in a row
+        viewmat = torch.eye(4)
+        viewmat[0, 3] = -0.2 * i
+        views.append(View(f"{i}.png", Camera(viewmat, K, *size), stripes.expand(-1, size[0], 3).clone()))
+    around = [
+        Surroundings(tuple(j for j in range(3) if j != i), 1.0, 8.0, np.zeros((0, 3))) for i in range(3)
+    ]
+    for found in _maps(views, around):
+        assert (found.agreeing > 0).float().mean() < 0.02

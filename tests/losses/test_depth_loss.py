@@ -74,6 +74,13 @@ def test_the_loss_takes_the_smaller_branch_for_an_affine_inverse_depth():
     )
 
 
+def test_the_other_branch_is_left_where_one_is_constant():
+    depth, alpha = _random(0, 1, 4), torch.ones(SHAPE)
+    small = 0.01 / depth + 1e-4 * _random(3)  # 1 / (M + 200) is one number in float32
+    found = pearson_loss(depth, alpha, _prior(small, frame="affine"))
+    assert found.item() == pytest.approx(1 - _weighted_r(depth, -small, alpha), abs=1e-4)
+
+
 @pytest.mark.parametrize("frame", ["world", "scale"])
 @pytest.mark.parametrize("kind", ["inverse", "depth"])
 def test_a_prior_in_units_is_compared_as_depth(kind, frame):

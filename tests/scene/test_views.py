@@ -22,6 +22,7 @@ from scene import (
     ViewSampler,
     load_scene,
     read_cameras_json,
+    weighted_view,
     write_cameras_json,
 )
 
@@ -246,3 +247,16 @@ def test_text_that_is_no_camera_list_is_refused(tmp_path, text):
         read_cameras_json(tmp_path / "cameras.json")
     with pytest.raises(SceneError, match="no such file"):
         read_cameras_json(tmp_path / "other.json")
+
+
+def test_confidence_is_relative_so_that_a_small_one_everywhere_changes_nothing():
+    width, height = 8, 6
+    view = View("a.png", _camera(), torch.zeros(height, width, 3, dtype=torch.uint8))
+    for level in (1.0, 0.3, 1e-3, 1e-6):
+        assert weighted_view(view, torch.full((height, width), level)) is view
+    half = torch.full((height, width), 2e-3)
+    half[0] = 1e-3
+    mask = weighted_view(view, half).mask
+    assert mask is not None and mask[0].unique().tolist() == [128] and mask[1:].unique().tolist() == [255]
+    nothing = weighted_view(view, torch.zeros(height, width)).mask
+    assert nothing is not None and not bool(nothing.any())
