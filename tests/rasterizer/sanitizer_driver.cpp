@@ -50,6 +50,8 @@ int fs_stereo_sgm(int, int, const float *, int, const float *, float, float, flo
 int fs_stereo_patchmatch(int, int, const float *, const float *, int, const int32_t *, const float *, const float *, const int64_t *,
                          const float *, const uint8_t *, float, float, float, int, float, float, int, float, int64_t,
                          float *, float *);
+int fs_stereo_distinct(int, int, const float *, const float *, int, const int32_t *, const float *, const int64_t *, const float *,
+                       float, float, float, const float *, float *);
 int fs_stereo_agreement(int, int, const float *, int, const int32_t *, const float *, const int64_t *, const float *,
                         float, float, float *, float *);
 }
@@ -297,6 +299,8 @@ Bits stereo(int width, int height, double poison, unsigned seed) {
                                      0.1f, 0.05f, 2, 0.1f, 5, state, cost) == 0, "patchmatch");
         keep(all, state, "state"), keep(all, cost, "cost");
     }
+    require(fs_stereo_distinct(width, height, grey, colours, 2, which, images, layout, geometry, 0.05f, 2.0f, 1.5f, state, cost) == 0, "distinct");
+    keep(all, cost, "distinct");
     require(fs_stereo_agreement(width, height, state, 2, which, inverses, layout, geometry, 1.5f, 0.1f, agreeing, fused) == 0, "agreement");
     keep(all, agreeing, "agreeing"), keep(all, fused, "fused");
     return all;
