@@ -307,7 +307,9 @@ def test_3dgs_scales_are_found_by_the_name_with_its_subfolder(tmp_path, caplog):
     def scales(content):
         (tmp_path / "depth_params.json").write_text(json.dumps(content))
         priors = file_priors(views, tmp_path, _config(tmp_path))
-        return [round(float((prior.value.numpy() / (_ramp() / 2))[0, 0])) if prior else None for prior in priors]
+        return [
+            round(float((prior.value.numpy() / (_ramp() / 2))[0, 0])) if prior else None for prior in priors
+        ]
 
     entry = {"scale": 3.0, "offset": 0.0}
     two = {"scale": 5.0, "offset": 0.0}
