@@ -16,6 +16,7 @@ import shlex
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
@@ -51,10 +52,12 @@ from gaussian_model import (
     Gaussians,
     active_sh_degree,
     build_densifier,
+    dropout_factors,
+    hold_in_shape,
     save_ply,
     set_learning_rates,
 )
-from losses import Objective, mean_squared_error
+from losses import Objective, beside, draw_baseline, mean_squared_error
 from native import cache_folder, set_threads
 from rasterizer import resolve_backend
 from scene import ImagePyramid, Scene, View, ViewSampler, load_scene, write_cameras_json
@@ -78,7 +81,7 @@ def main() -> None:
     knowledge = learn(
         scene,
         config.depth,
-        depth_loss=config.loss.depth_weight > 0,
+        depth_loss=config.loss.wants_depth,
         starts=last is None,
         cache_folder=cache_folder(),
         quiet=config.quiet,
@@ -94,7 +97,7 @@ def train(
     device = device_for(backend)
     state = start(config, replace(scene, points=knowledge.points), last, output, device)
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
-    objective = Objective(config.loss)
+    objective = Objective(config.loss, config.iterations)
     views = ImagePyramid([view.to(device) for view in knowledge.views], config.pyramid)
     priors = ResizedPriors([None if prior is None else prior.to(device) for prior in knowledge.priors])
     first, clock = state.iteration, time.perf_counter()
@@ -121,24 +124,39 @@ def train(
                 background = choose_background(config, state.generator).to(device)
                 image = view.image(background)
 
-                render = gaussians.render(
-                    view.camera,
+                progress = iteration / config.iterations
+                draw = partial(
+                    gaussians.render,
                     background=background,
                     sh_degree=active_sh_degree(config.optim, iteration, gaussians.max_sh_degree),
-                    depth=None if prior is None else config.model.depth_mode,
-                    absgrad=densifier.wants_absgrad,
+                    opacity_factors=dropout_factors(
+                        config.regularise, len(gaussians), progress, state.generator
+                    ),
                     antialiased=config.model.antialiased,
                     backend=backend,
+                )
+                binocular = config.loss.binocular_at(iteration)
+                render = draw(
+                    view.camera,
+                    depth=config.model.depth_mode if binocular or prior is not None else None,
+                    absgrad=densifier.wants_absgrad,
                 )
                 render.info["means2d"].retain_grad()
                 terms = objective(
                     render,
                     image,
                     view.weight(),
+                    iteration=iteration,
                     prior=prior,
                     linear_scales=gaussians.linear_scales,
                     linear_opacities=gaussians.linear_opacities,
                 )
+                if binocular:
+                    shift = draw_baseline(
+                        view.camera, render.depth[0], config.loss.binocular_shift, state.generator
+                    )
+                    seen = draw(beside(view.camera, shift), depth=None).color[0]
+                    terms |= objective.beside(render, seen, view.camera, shift, image, view.weight())
                 torch.stack(list(terms.values())).sum().backward()
                 densifier.collect(render.info)
                 tracker.losses(iteration, terms)
@@ -147,6 +165,7 @@ def train(
             tracker.scalars(iteration, {f"skipped/{name}": float(n) for name, n in objective.skipped.items()})
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            hold_in_shape(gaussians, config.regularise, scene.extent)
             state.iteration = iteration
 
             tracker.bar(iteration, len(gaussians), optimizer, (view.camera.width, view.camera.height))

@@ -81,6 +81,18 @@ class Parsed:
         if "iterations" in self.given and not config.resume:
             config = scale_schedules(config, config.iterations / base.iterations, self.given)
         config.pyramid.check()
+        if config.loss.binocular > 0.0 and config.model.depth_mode != "ED":
+            raise ConfigError(
+                f"loss.binocular: expected --model.depth_mode ED, whose depth is one of surfaces, got "
+                f"{config.model.depth_mode}: change one of them."
+            )
+        needless = [
+            path for path in self.given if path.startswith("loss.depth_") and path != "loss.depth_loss"
+        ]
+        if needless and config.loss.depth_loss == "none":
+            raise ConfigError(
+                f"--{min(needless)}: it has no effect without a depth loss: add --depth_loss pearson."
+            )
         never_full = config.pyramid.factor > 1.0 and config.pyramid.until >= config.iterations > 1
         if never_full and not config.resume:  # a resumed run may only grow, and says so itself
             raise ConfigError(
@@ -152,7 +164,12 @@ def given_options(argv: Sequence[str]) -> dict[str, list[str]]:
     Only exact names count, as in the parser itself: it takes no abbreviations.
     """
     names = {path.removeprefix("scene."): path for path, _ in walk(Config)}
-    names |= {"white_background": "model.background", "sh_degree": "model.sh_degree", "source": "source_path"}
+    names |= {
+        "white_background": "model.background",
+        "sh_degree": "model.sh_degree",
+        "depth_loss": "loss.depth_loss",
+        "source": "source_path",
+    }
     short = {"-s": "source_path", "-m": "model_path", "-w": "model.background"}
     found: dict[str, list[str]] = {}
     words: list[str] = []
@@ -227,6 +244,8 @@ def _parse(argv: Sequence[str], base: Config) -> Config:
             same["model.background"] = "white"
         if parsed.sh_degree is not None:
             same["model.sh_degree"] = parsed.sh_degree
+        if parsed.depth_loss is not None:
+            same["loss.depth_loss"] = parsed.depth_loss
         return replace_paths(config, same)
     except ConfigError:
         raise

@@ -18,8 +18,8 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 from configs.config_error import ConfigError
 from configs.values import walk
 from depth_priors import DepthConfig
-from gaussian_model import DensifyConfig, ModelConfig, OptimConfig
-from losses import LossConfig
+from gaussian_model import DensifyConfig, ModelConfig, OptimConfig, RegulariseConfig
+from losses import DepthLoss, LossConfig
 from scene import PyramidConfig, SceneConfig
 
 Flag = FlagCreatePairsOff[bool]
@@ -93,6 +93,8 @@ class Config:
     """Learning rates."""
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     """Where Gaussians are added and removed."""
+    regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
+    """What keeps Gaussians from fitting a few photographs only."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss terms."""
 
@@ -133,3 +135,5 @@ class CommandLine(Config):
     """The same as --model.background white (the name that 3DGS uses)."""
     sh_degree: Annotated[int | None, arg(help_behavior_hint="")] = None
     """The same as --model.sh_degree (the name that 3DGS uses)."""
+    depth_loss: Annotated[DepthLoss | None, arg(help_behavior_hint="")] = None
+    """The same as --loss.depth_loss: hold rendered depth to the depth prior."""

@@ -65,7 +65,7 @@ def learn(
     if depth_loss:
         priors, about_priors = depth_priors(scene, config, stereo, cache, quiet=quiet)
     elif config.depth_dir or (config.depth_prior not in ("auto", "none") and config.confidence != "augment"):
-        about_priors = "warning: a depth prior is given and not used: add --loss.depth_weight 0.05"
+        about_priors = "warning: a depth prior is given and not used: add --depth_loss pearson"
     if starts:
         points, about_points = initial_points(scene, config, stereo)
     return Knowledge(

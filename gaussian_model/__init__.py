@@ -28,6 +28,7 @@ from gaussian_model.optimizer import (
 )
 from gaussian_model.parameters import KEYS
 from gaussian_model.ply import PlyError, load_ply, save_ply
+from gaussian_model.regularise import RegulariseConfig, dropout_factors, hold_in_shape
 
 __all__ = [
     "KEYS",
@@ -43,10 +44,13 @@ __all__ = [
     "NoDensifier",
     "OptimConfig",
     "PlyError",
+    "RegulariseConfig",
     "RowEdit",
     "active_sh_degree",
     "apply_edit",
     "build_densifier",
+    "dropout_factors",
+    "hold_in_shape",
     "load_ply",
     "means_learning_rate",
     "random_points",

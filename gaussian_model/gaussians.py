@@ -149,6 +149,7 @@ class Gaussians:
         sh_degree: int | None = None,
         depth: Literal["ED", "D"] | None = "ED",
         absgrad: bool = False,
+        opacity_factors: Tensor | None = None,
         antialiased: bool = False,
         backend: str = "auto",
     ) -> RenderOutput:
@@ -160,6 +161,7 @@ class Gaussians:
             sh_degree=sh_degree,
             depth=depth,
             absgrad=absgrad,
+            opacity_factors=opacity_factors,
             antialiased=antialiased,
             backend=backend,
         )

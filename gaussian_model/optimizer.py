@@ -40,6 +40,8 @@ class OptimConfig:
     """Rate of the log-scales."""
     quats_lr: float = 1e-3
     """Rate of the rotations."""
+    decay: float = 1.0
+    """Factor that the rates of all but the positions fall by over the training, log-linearly."""
     sh_degree_interval: int = field(default=1000, metadata={"unit": "iterations"})
     """Iterations after which one more SH degree becomes active; 0 = all from the start."""
 
@@ -55,6 +57,8 @@ class OptimConfig:
         for name in ("sh0_lr", "shN_lr", "opacities_lr", "scales_lr", "quats_lr"):
             if not getattr(self, name) >= 0.0:
                 raise UserError(f"{name}: expected a rate of at least 0, got {getattr(self, name)}")
+        if not 0.0 < self.decay <= 1.0:
+            raise UserError(f"decay: expected a factor above 0, up to 1, got {self.decay}")
         if self.sh_degree_interval < 0:
             raise UserError(f"sh_degree_interval: expected at least 0, got {self.sh_degree_interval}")
 
@@ -138,7 +142,7 @@ def set_learning_rates(
         if name == "means":
             group["lr"] = means_learning_rate(config, extent, iteration, iterations)
         else:
-            group["lr"] = getattr(config, f"{name}_lr")
+            group["lr"] = getattr(config, f"{name}_lr") * config.decay ** (iteration / max(iterations, 1))
 
 
 def means_learning_rate(config: OptimConfig, extent: float, iteration: int, iterations: int) -> float:

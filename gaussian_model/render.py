@@ -33,6 +33,7 @@ def render(
     sh_degree: int | None = None,
     depth: Literal["ED", "D"] | None = "ED",
     absgrad: bool = False,
+    opacity_factors: Tensor | None = None,
     antialiased: bool = False,
     backend: str = "auto",
 ) -> RenderOutput:
@@ -49,6 +50,7 @@ def render(
         depth: `ED` = expected depth, `D` = accumulated depth (both camera z, world units), None = no
             depth: zeros, and a cheaper pass.
         absgrad: let backward also leave `info["means2d"].absgrad`.
+        opacity_factors: [N] >= 0 on opacities, whose product stays at most 1 (dropout); None = 1.
         antialiased: compensate opacities for the screen-space filter.
         backend: `auto` or one of `rasterizer.available_backends()`.
 
@@ -72,11 +74,14 @@ def render(
 
     device = gaussians.device
     params = gaussians.params
+    opacities = gaussians.linear_opacities()
+    if opacity_factors is not None:
+        opacities = (opacities * opacity_factors.to(device)).clamp_max(1.0)
     colors, alphas, info = rasterization(
         params["means"],
         params["quats"],
         gaussians.linear_scales(),
-        gaussians.linear_opacities(),
+        opacities,
         params["sh0"] if degree == 0 else (params["sh0"], params["shN"]),
         torch.stack([view.viewmat for view in views]).to(device),
         torch.stack([view.K for view in views]).to(device),

@@ -6,7 +6,19 @@ come from the same dictionary.
 
 from __future__ import annotations
 
+from losses.binocular import beside, draw_baseline
+from losses.depth import DepthLoss
 from losses.image import l1_and_ssim, mean_squared_error, ssim, ssim_map
 from losses.objective import LossConfig, Objective
 
-__all__ = ["LossConfig", "Objective", "l1_and_ssim", "mean_squared_error", "ssim", "ssim_map"]
+__all__ = [
+    "DepthLoss",
+    "LossConfig",
+    "Objective",
+    "beside",
+    "draw_baseline",
+    "l1_and_ssim",
+    "mean_squared_error",
+    "ssim",
+    "ssim_map",
+]

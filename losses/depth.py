@@ -1,102 +1,308 @@
-"""Losses between rendered depth and a depth prior.
+"""Losses between rendered depth and a depth prior, by name.
 
-Sums are taken in a fixed order, so that their bits do not depend on the number of threads.
+d: rendered camera z [H, W]; g: the prior as camera z; w: weights (confidence times alpha where the prior
+knows something). Below, mean is the w-weighted mean over the picture. Depth is counted in units of the
+prior's mean depth, so that a weight means the same in every scene.
+
+    pearson         1 - r(d, g); MiDaS's affine M: min(1 - r(d, -M), 1 - r(d, 1 / (M + 200)))
+    pearson_patch   the same in patches, averaged over them
+    adepth          mean |d - g|
+    rdepth          mean |z(d) - z(g)|, where z(x) = (x - mean x) / (mean |x - mean x| + 1e-6)
+    rgrad           Sobel differences of z(d) - z(g) at scales 1, 2, 4, 8
+    g2              adepth + rdepth + 0.5 rgrad
+    ssi             mean |s d + t - g| with the s, t of least squares
+    silog           sqrt(mean e^2 - 0.85 (mean e)^2), e = log d - log g
+    ssi_silog_grad  ssi + silog + 0.4 rgrad
+    inverse_l1      mean |1 / d - 1 / g|
+
+Source document 003 (pearson), source document 000 (adepth to ssi_silog_grad; G2-MonoDepth, Wang et al.
+2023), SparseGS (Xiong et al. 2023: patches), 3DGS's depth regularisation (inverse_l1). A loss that is
+blind to scale and shift compares inverse depths where the prior knows these only up to both.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from depth_priors import DepthPrior
-from native import ordered_sum
+from losses.correlation import LEAST_SPREAD, correlation
+from losses.sums import mean, spread, summed, total
+
+DepthLoss = Literal[
+    "none", "pearson", "pearson_patch", "adepth", "rdepth", "rgrad", "g2", "ssi", "silog", "ssi_silog_grad",
+    "inverse_l1",
+]  # fmt: skip
 
 FEWEST = 200
 """Pixels of weight above 0 below which a term says nothing and is left out."""
 MIDAS_SHIFT = 200.0
 """Added to MiDaS's inverse depth before it is inverted (source document 003)."""
-LEAST_SPREAD = 1e-8
-"""Variance, as a share of the mean square, below which a map counts as constant."""
+STEADY = 1e-6
+"""Added to the mean absolute deviation that a map is divided by (source document 000)."""
+VARIANCE_FOCUS = 0.85
+SCALES = (1, 2, 4, 8)
+"""Of rgrad: sides of the squares of pixels that are averaged first."""
+LEAST_SHARE = 0.5
+"""Share of a square of pixels that must be known for it to count (source document 000)."""
+NEAREST = 1e-3
+"""In units of the prior's mean depth: what is nearer counts as that near, so that its inverse is finite."""
+TINY = 1e-18
+"""Variance that a float32 still squares."""
+G2_WEIGHTS = (1.0, 1.0, 0.5)
+PROPOSED_WEIGHTS = (1.0, 1.0, 0.4)
+"""Of ssi, silog, rgrad in ssi_silog_grad; document 000 proposes 0.3 to 0.5 for the last."""
 
 
-def pearson_loss(depth: Tensor, alpha: Tensor, prior: DepthPrior) -> Tensor | None:
-    """One minus the weighted Pearson correlation of rendered depth and prior; in [0, 2].
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """What a loss compares."""
 
-    For an affine inverse depth M it is source document 003's min(1 - r(z, -M), 1 - r(z, 1 / (M + 200))); for
-    one in the scene's units, or off by a factor only, 1 - r(z, 1 / M). Weights are confidence times alpha.
+    d: Tensor
+    """[H, W], rendered; differentiable. 1 where the weight is 0, so that nothing there can be infinite."""
+    g: Tensor
+    """[H, W], the prior's, likewise."""
+    w: Tensor
+    """[H, W] >= 0."""
+    inverse: bool
+    """Both are inverse depths, g of unknown scale and shift."""
+    metric: bool
+    """g is in the units of d."""
+
+
+def depth_loss(
+    name: DepthLoss, depth: Tensor, alpha: Tensor, prior: DepthPrior, *, patch: int = 64
+) -> Tensor | None:
+    """One loss of the list above.
 
     Args:
-        depth: [H, W], camera z; differentiable.
+        name: which one.
+        depth: [H, W], camera z, world units; differentiable.
         alpha: [H, W] in [0, 1]; no gradient.
         prior: [H, W] of the same size, on the same device.
+        patch: side of the patches of pearson_patch, in pixels.
 
     Returns:
-        A scalar, or None where too few pixels have a weight or one of the maps is constant there.
+        A scalar >= 0, or None where it says nothing: fewer than 200 pixels have a weight, a map is constant
+        where it must not be, or the prior has no scale where one is needed.
     """
-    weight = prior.confidence * alpha.detach() * (prior.value > 0)
+    weight = prior.confidence * alpha.detach() * (prior.value > 0) * (depth.detach() > 0)
     if int((weight > 0).sum()) < FEWEST:
         return None
+    if name == "pearson":
+        return pearson(depth, prior, weight)
+    if name == "pearson_patch":
+        return pearson_patches(depth, prior, weight, patch)
+    return _LOSSES[name](_maps(depth, prior, weight))
+
+
+def names() -> tuple[str, ...]:
+    """All losses, without none."""
+    return tuple(name for name in get_args(DepthLoss) if name != "none")
+
+
+def _maps(depth: Tensor, prior: DepthPrior, weight: Tensor) -> Maps:
+    """Both maps in comparable form, in units of the prior's mean."""
+    inverse = prior.kind == "inverse" and prior.frame == "affine"
+    known = weight > 0
+    d = torch.where(known, depth, 1.0)
+    d = 1.0 / d if inverse else d
+    g = torch.where(known, prior.value if inverse else prior.depth(), 1.0)
+    metric = prior.frame == "world"
+    unit = mean(g, weight).detach()
+    return Maps(d / unit if metric else d, g / unit, weight, inverse, metric)
+
+
+def pearson(depth: Tensor, prior: DepthPrior, weight: Tensor) -> Tensor | None:
+    """1 - r; None where a map is constant."""
+    targets = _pearson_targets(prior)
+    losses = [1.0 - r for target in targets if (r := correlation(depth, target, weight)) is not None]
+    return torch.stack(losses).min() if losses else None  # 1 / (M + 200) is constant where M is small
+
+
+def _pearson_targets(prior: DepthPrior) -> list[Tensor]:
+    """What rendered depth should be proportional to, up to a shift; several: any of them."""
     if prior.kind == "inverse" and prior.frame == "affine":
-        targets = [-prior.value, 1.0 / (prior.value + MIDAS_SHIFT)]
-    else:
-        targets = [prior.depth()]
-    correlations = [correlation(depth, target, weight) for target in targets]
-    losses = [1.0 - r for r in correlations if r is not None]  # 1 / (M + 200) is constant where M is small
-    return torch.stack(losses).min() if losses else None
+        return [-prior.value, 1.0 / (prior.value + MIDAS_SHIFT)]
+    return [prior.depth()]
 
 
-def correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor | None:
-    """The weighted Pearson correlation r of two maps [H, W]; None where one of them is constant.
+def pearson_patches(depth: Tensor, prior: DepthPrior, weight: Tensor, side: int) -> Tensor | None:
+    """The mean over patches of the smallest 1 - r; None where no patch counts.
 
-    Args:
-        x: differentiable.
-        y: likewise.
-        weight: [H, W] >= 0, somewhere > 0; no gradient.
+    A patch counts if half of it has a weight and neither map is constant there.
     """
-    with torch.no_grad():
-        share = weight / total(weight)
-        a, mean_square_a = _centred(x, share)
-        b, mean_square_b = _centred(y, share)
-        var_a, var_b = total(share * a * a), total(share * b * b)
-        if not bool((var_a > LEAST_SPREAD * mean_square_a) & (var_b > LEAST_SPREAD * mean_square_b)):
+    w = _patches(weight, side)
+    x = _patches(torch.where(weight > 0, depth, 0.0), side)
+    share = w / w.sum(1, keepdim=True).clamp_min(1e-12)
+    full = (w > 0).sum(1) >= LEAST_SHARE * w.shape[1]
+    losses, counts = [], []
+    for target in _pearson_targets(prior):
+        loss, varied = _one_minus_r(x, _patches(torch.where(weight > 0, target, 0.0), side), share)
+        losses.append(torch.where(varied, loss, 2.0))  # the worst there is: the other branch wins
+        counts.append(varied)
+    best = torch.stack(losses).amin(0)
+    full &= torch.stack(counts).any(0)
+    count = int(full.sum())
+    return summed(torch.where(full, best, 0.0)) / count if count else None
+
+
+def _one_minus_r(x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """1 - r of each row [P, n] with shares [P, n] that sum to 1, and whether both rows vary."""
+    known = share > 0
+    a = torch.where(known, x - (share * x).sum(1, keepdim=True), 0.0)
+    b = torch.where(known, y - (share * y).sum(1, keepdim=True), 0.0)
+    var_a, var_b = (share * a * a).sum(1), (share * b * b).sum(1)
+    varied = (var_a > LEAST_SPREAD * (share * x * x).sum(1)) & (var_b > LEAST_SPREAD * (share * y * y).sum(1))
+    varied &= (var_a > TINY) & (var_b > TINY)
+    product = torch.where(varied, var_a * var_b, 1.0)
+    return 1.0 - (share * a * b).sum(1) / product.sqrt(), varied.detach()
+
+
+def _patches(x: Tensor, side: int) -> Tensor:
+    """[P, side^2]: a picture [H, W] cut into squares, which zeros fill up at its right and lower end."""
+    height, width = x.shape
+    side = min(side, height, width)
+    padded = functional.pad(x, (0, -width % side, 0, -height % side))
+    rows, columns = padded.shape[0] // side, padded.shape[1] // side
+    return padded.reshape(rows, side, columns, side).permute(0, 2, 1, 3).reshape(rows * columns, side * side)
+
+
+def adepth(maps: Maps) -> Tensor | None:
+    """Mean absolute difference, in units of the prior's mean depth; None without a known scale."""
+    return mean((maps.d - maps.g).abs(), maps.w) if maps.metric else None
+
+
+def inverse_l1(maps: Maps) -> Tensor | None:
+    """Mean absolute difference of inverse depths, in units of the prior's mean depth; None as adepth."""
+    if not maps.metric:
+        return None
+    return mean((1.0 / maps.d.clamp_min(NEAREST) - 1.0 / maps.g.clamp_min(NEAREST)).abs(), maps.w)
+
+
+def rdepth(maps: Maps) -> Tensor | None:
+    """Mean absolute difference of the standardised maps."""
+    difference = _standardised_difference(maps)
+    return None if difference is None else mean(difference.abs(), maps.w)
+
+
+def rgrad(maps: Maps) -> Tensor | None:
+    """Sobel responses of the standardised maps' difference, |x| + |y|, a mean at each of four scales."""
+    difference = _standardised_difference(maps)
+    if difference is None:
+        return None
+    losses = []
+    for scale in SCALES:
+        e, w = _pooled(difference, maps.w, scale)
+        if min(e.shape) == 0:
+            continue
+        w = w * _whole_support(w)
+        if float(total(w)) > 0:
+            losses.append(mean(_sobel(e), w))
+    return torch.stack(losses).sum() / len(SCALES) if losses else None
+
+
+def g2(maps: Maps) -> Tensor | None:
+    """The sum adepth + rdepth + 0.5 rgrad (source document 000)."""
+    return _weighted(G2_WEIGHTS, adepth(maps), rdepth(maps), rgrad(maps))
+
+
+def ssi(maps: Maps) -> Tensor | None:
+    """Mean |s d + t - g| with the least-squares s and t; differentiable through these."""
+    a, b = _centred(maps.d, maps.w), _centred(maps.g, maps.w)
+    variance = mean(a * a, maps.w)
+    if not _varies(variance, maps.d, maps.w):
+        return None
+    scale = mean(a * b, maps.w) / variance
+    return mean((spread(scale, a) * a - b).abs(), maps.w)
+
+
+def silog(maps: Maps) -> Tensor | None:
+    """Scale-invariant logarithmic error (Eigen et al. 2014); None where the prior has an unknown shift."""
+    if maps.inverse:
+        return None
+    e = maps.d.log() - maps.g.log()
+    square = mean(e * e, maps.w) - VARIANCE_FOCUS * mean(e, maps.w).square()
+    return square.clamp_min(1e-12).sqrt()
+
+
+def ssi_silog_grad(maps: Maps) -> Tensor | None:
+    """The sum ssi + silog + 0.4 rgrad (source document 000, 6.3)."""
+    return _weighted(PROPOSED_WEIGHTS, ssi(maps), silog(maps), rgrad(maps))
+
+
+def _weighted(weights: tuple[float, ...], *losses: Tensor | None) -> Tensor | None:
+    """The weighted sum; None where one of them is None."""
+    known = [loss for loss in losses if loss is not None]
+    if len(known) < len(losses):
+        return None
+    return torch.stack([weight * loss for weight, loss in zip(weights, known, strict=True)]).sum()
+
+
+def _centred(x: Tensor, w: Tensor) -> Tensor:
+    """The map minus its mean; 0 where the weight is 0."""
+    return torch.where(w > 0, x - spread(mean(x, w), x), 0.0)
+
+
+def _varies(variance: Tensor, x: Tensor, w: Tensor) -> bool:
+    return bool(variance.detach() > LEAST_SPREAD * mean(x.detach().square(), w) + TINY)
+
+
+def _standardised_difference(maps: Maps) -> Tensor | None:
+    """z(d) - z(g) [H, W]; None where one of them is constant."""
+    parts = []
+    for x in (maps.d, maps.g):
+        a = _centred(x, maps.w)
+        if not _varies(mean(a.detach().square(), maps.w), x, maps.w):
             return None
-    return _Correlation.apply(x, y, share, a, b, var_a, var_b)
+        parts.append(a / spread(mean(a.abs(), maps.w) + STEADY, a))
+    return parts[0] - parts[1]
 
 
-class _Correlation(torch.autograd.Function):
-    """From centred maps: r = sum(s a b) / sqrt(var_a var_b), dr/dx = s (b / sqrt(var_a var_b) - r a / var_a).
+def _pooled(x: Tensor, w: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """Weighted means of whole squares of pixels, and their mean weights; 0 where half of one is unknown."""
+    height, width = x.shape[0] // scale, x.shape[1] // scale
 
-    Written out, because autograd would sum the gradients of the means in an order of torch's own.
-    """
+    def sums(t: Tensor) -> Tensor:
+        squares = t[: height * scale, : width * scale].reshape(height, scale, width, scale)
+        return squares.sum(3).sum(1)
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, *parts: Tensor) -> Tensor:
-        share, a, b, var_a, var_b = parts
-        r = total(share * a * b) / (var_a * var_b).sqrt()
-        ctx.save_for_backward(*parts, r)
-        return r
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        share, a, b, var_a, var_b, r = ctx.saved_tensors
-        both = (var_a * var_b).sqrt()
-        dx = grads[0] * share * (b / both - r * a / var_a) if ctx.needs_input_grad[0] else None
-        dy = grads[0] * share * (a / both - r * b / var_b) if ctx.needs_input_grad[1] else None
-        return dx, dy, None, None, None, None, None
+    if scale == 1:
+        return x, w
+    weight, known = sums(w), sums((w > 0).to(w))
+    enough = known > LEAST_SHARE * scale * scale
+    value = torch.where(enough, sums(x * w) / torch.where(enough, weight, 1.0), 0.0)
+    return value, torch.where(enough, weight / (scale * scale), 0.0)
 
 
-def _centred(x: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """A map minus its weighted mean, 0 where the weight is 0; and its weighted mean square."""
-    x = torch.where(share > 0, x, 0.0)  # what has no weight may be anything, NaN too
-    return torch.where(share > 0, x - total(share * x), 0.0), total(share * x * x)
+def _sobel(e: Tensor) -> Tensor:
+    """|x| + |y| of the Sobel responses; zeros lie outside, as in source document 000."""
+    p = functional.pad(e, (1, 1, 1, 1))
+    across = p[:, 2:] - p[:, :-2]
+    down = p[2:] - p[:-2]
+    gx = across[:-2] + 2.0 * across[1:-1] + across[2:]
+    gy = down[:, :-2] + 2.0 * down[:, 1:-1] + down[:, 2:]
+    return gx.abs() + gy.abs()
 
 
-def total(x: Tensor) -> Tensor:
-    """The sum of a tensor, on the CPU in a fixed order and in double; no gradient."""
-    if x.device.type == "cpu" and x.dtype == torch.float32:
-        return torch.tensor(ordered_sum(x), dtype=torch.float32)
-    return x.sum()
+def _whole_support(w: Tensor) -> Tensor:
+    """1 where all of a pixel's 3x3 neighbours are known; those outside the picture count as known."""
+    unknown = (w <= 0).to(w)[None, None]
+    return 1.0 - functional.max_pool2d(unknown, 3, stride=1, padding=1)[0, 0]
+
+
+_LOSSES: dict[str, Callable[[Maps], Tensor | None]] = {
+    "adepth": adepth,
+    "rdepth": rdepth,
+    "rgrad": rgrad,
+    "g2": g2,
+    "ssi": ssi,
+    "silog": silog,
+    "ssi_silog_grad": ssi_silog_grad,
+    "inverse_l1": inverse_l1,
+}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from depth_priors import DepthPrior
 from errors import UserError
-from losses.depth import pearson_loss
+from losses.binocular import binocular_loss
+from losses.depth import DepthLoss, depth_loss
 from losses.image import l1_and_ssim
 from rasterizer.contract import RenderOutput
+from scene import Camera
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,24 @@ class LossConfig:
     """Weight of the mean opacity (3DGS-MCMC: 0.01); pushes unneeded Gaussians to vanish."""
     scale_reg: float = 0.0
     """Weight of the mean scale in world units (3DGS-MCMC: 0.01); pushes Gaussians to be small."""
-    depth_weight: float = 0.0
-    """Weight of 1 - Pearson correlation of rendered depth and the depth prior (FSGS: 0.05)."""
+    depth_loss: DepthLoss = "none"
+    """Loss between rendered depth and the depth prior: `pearson`, `pearson_patch`, `adepth`, `rdepth`,
+    `rgrad`, `g2`, `ssi`, `silog`, `ssi_silog_grad`, `inverse_l1`, or `none`: see docs/quality.md."""
+    depth_weight: float = 0.05
+    """Its weight (FSGS: 0.05)."""
+    depth_weight_final: float = -1.0
+    """Its weight at the end, -1 = the same (FSGS: 0.001)."""
+    depth_final_from: int = field(default=0, metadata={"unit": "iterations"})
+    """From this iteration on the weight is depth_weight_final; 0 = it goes there log-linearly all along."""
+    binocular: float = 0.0
+    """Weight of the difference between the photograph and the picture from a camera beside it, moved back by
+    rendered depth (Binocular3DGS, Han et al. 2024)."""
+    binocular_from: int = field(default=0, metadata={"unit": "iterations"})
+    """It begins after this iteration: rendered depth has to mean something first."""
+    binocular_shift: float = 0.04
+    """How far the middle of the scene moves at most, in widths of the picture."""
+    depth_patch: int = 64
+    """Side of the patches of pearson_patch, in pixels of the training images."""
 
     def __post_init__(self) -> None:
         """Refuses weights with no meaning.
@@ -36,9 +55,46 @@ class LossConfig:
         """
         if not 0.0 <= self.lambda_dssim <= 1.0:
             raise UserError(f"lambda_dssim: expected a number from 0 to 1, got {self.lambda_dssim}")
-        for name in ("opacity_reg", "scale_reg", "depth_weight"):
+        if self.depth_patch < 16:
+            raise UserError(f"depth_patch: expected at least 16 pixels, got {self.depth_patch}")
+        if self.depth_weight_final != -1.0 and not self.depth_weight_final >= 0.0:
+            raise UserError(
+                f"depth_weight_final: expected a weight of at least 0, or -1, got {self.depth_weight_final}"
+            )
+        if self.depth_final_from < 0:
+            raise UserError(f"depth_final_from: expected at least 0 iterations, got {self.depth_final_from}")
+        if not 0.0 < self.binocular_shift <= 0.5:
+            raise UserError(
+                f"binocular_shift: expected a share above 0, up to 0.5, got {self.binocular_shift}"
+            )
+        if self.binocular_from < 0:
+            raise UserError(f"binocular_from: expected at least 0 iterations, got {self.binocular_from}")
+        for name in ("opacity_reg", "scale_reg", "depth_weight", "binocular"):
             if not getattr(self, name) >= 0.0:
                 raise UserError(f"{name}: expected a weight of at least 0, got {getattr(self, name)}")
+
+    @property
+    def wants_depth(self) -> bool:
+        """Whether a depth prior is of use."""
+        return self.depth_loss != "none" and max(self.depth_weight, self.depth_weight_final) > 0.0
+
+    def binocular_at(self, iteration: int) -> bool:
+        """Whether an iteration (from 1) compares the view with the picture from beside."""
+        return self.binocular > 0.0 and iteration > self.binocular_from
+
+    def depth_weight_at(self, progress: float, iteration: int) -> float:
+        """The weight of the depth loss.
+
+        Args:
+            progress: share of the training that is done, 0 to 1.
+            iteration: from 1.
+        """
+        first, final = self.depth_weight, self.depth_weight_final
+        if final == -1.0 or first == final:
+            return first
+        if self.depth_final_from > 0 or min(first, final) == 0.0:
+            return final if iteration >= self.depth_final_from > 0 else first
+        return math.exp(math.log(first) + (math.log(final) - math.log(first)) * progress)
 
 
 class Objective:
@@ -47,8 +103,10 @@ class Objective:
     skipped: Counter[str]
     """How often a term was left out because it could not be computed, by its name."""
 
-    def __init__(self, config: LossConfig) -> None:
+    def __init__(self, config: LossConfig, iterations: int = 1) -> None:
+        """Weights follow their schedules over `iterations`."""
         self.config = config
+        self.iterations = iterations
         self.skipped = Counter()
 
     def __call__(
@@ -57,6 +115,7 @@ class Objective:
         target: Tensor,
         weight: Tensor | None,
         *,
+        iteration: int = 1,
         prior: DepthPrior | None = None,
         linear_scales: Callable[[], Tensor],
         linear_opacities: Callable[[], Tensor],
@@ -67,12 +126,13 @@ class Objective:
             render: one camera's output (C = 1).
             target: true image [H, W, 3] in [0, 1].
             weight: pixel weights [H, W] (mask times confidence), or None.
+            iteration: from 1.
             prior: the view's depth prior [H, W]; None = no depth term. `render` must hold depth then.
             linear_scales: gives [N, 3] in world units; asked only where a term needs it.
             linear_opacities: gives [N] in [0, 1]; likewise.
 
         Returns:
-            Scalars by name: l1, dssim, depth_pearson, and the regularisers that are switched on.
+            Scalars by name: l1, dssim, depth_NAME, and the regularisers that are switched on.
         """
         share = self.config.lambda_dssim
         l1, similarity = l1_and_ssim(render.color.squeeze(0), target, weight)
@@ -83,10 +143,28 @@ class Objective:
         ):
             if factor > 0 and (tensor := values()).numel():
                 terms[name] = factor * tensor.mean()
-        if self.config.depth_weight > 0 and prior is not None:
-            loss = pearson_loss(render.depth[0], render.alpha[0], prior)
+        chosen = self.config.depth_loss
+        amount = self.config.depth_weight_at(iteration / self.iterations, iteration)
+        if chosen != "none" and amount > 0 and prior is not None:
+            loss = depth_loss(chosen, render.depth[0], render.alpha[0], prior, patch=self.config.depth_patch)
             if loss is None:
-                self.skipped["depth_pearson"] += 1
+                self.skipped[f"depth_{chosen}"] += 1
             else:
-                terms["depth_pearson"] = self.config.depth_weight * loss
+                terms[f"depth_{chosen}"] = amount * loss
         return terms
+
+    def beside(
+        self,
+        render: RenderOutput,
+        seen: Tensor,
+        camera: Camera,
+        baseline: float,
+        target: Tensor,
+        weight: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The weighted term of a picture `seen` [H, W, 3] from beside the view; see `binocular_loss`."""
+        loss = binocular_loss(seen, render.depth[0], render.alpha[0], camera, baseline, target, weight)
+        if loss is None:
+            self.skipped["binocular"] += 1
+            return {}
+        return {"binocular": self.config.binocular * loss}

@@ -65,6 +65,8 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
         ],
         c_int,
     ),
+    "fs_row_warp_forward": ([c_int, c_int, *[_P] * 4], c_int),
+    "fs_row_warp_backward": ([c_int, c_int, *[_P] * 5], c_int),
     "fs_stereo_distinct": ([c_int, c_int, _P, _P, c_int, *[_P] * 4, *[c_float] * 3, _P, _P], c_int),
     "fs_stereo_agreement": ([c_int, c_int, _P, c_int, *[_P] * 4, c_float, c_float, _P, _P], c_int),
     "fs_image_loss_backward": ([c_int, c_int, *[_P] * 4, c_float, c_float, _P], c_int),

@@ -22,9 +22,10 @@ from errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 RUN = [
     *("--eval", "--config", "quick", "--iterations", "20", "--checkpoint_every", "10", "--init", "sfm"),
-    *("--loss.depth_weight", "0.1", "--densify.start", "2", "--densify.every", "4"),
+    *("--depth_loss", "pearson", "--densify.start", "2", "--densify.every", "4"),
     *("--pyramid.factor", "2", "--pyramid.until", "10"),
 ]
+NO_LOSS = ("--depth_loss", "none")
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,48 @@ def test_a_prior_changes_what_is_learned_and_not_its_exactness(
     assert not any(a.shape == b.shape and torch.equal(a, b) for a, b in ((means[0], means[1]), means[1:]))
 
 
+FEW_VIEWS = (
+    *("--regularise.dropout", "0.3", "--regularise.opacity_decay", "0.999", "--regularise.max_ratio", "5"),
+    *("--loss.binocular", "0.5", "--loss.binocular_from", "4", "--optim.decay", "0.1", "--depth_loss", "g2"),
+)
+
+
+def test_what_few_views_need_is_exact_too(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--quiet", *FEW_VIEWS)
+    one = _train(monkeypatch, scene, tmp_path / "a", *options, "--threads", "1", "--log_every", "1")
+    three = _train(monkeypatch, scene, tmp_path / "b", *options, "--threads", "3")
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
+    (tmp_path / "c" / "checkpoints" / "iteration_20.pt").unlink()
+    resumed = _train(monkeypatch, scene, tmp_path / "c", *options, "--resume")
+    for other in (three, resumed):
+        for key, value in one["gaussians"].items():
+            assert torch.equal(value, other["gaussians"][key]), key
+    scalars, _ = _events(tmp_path / "a")
+    assert {"loss/binocular", "loss/depth_g2", "loss/l1"} <= scalars
+    assert not any(tag.startswith("skipped/") for tag in scalars)
+    scales = one["gaussians"]["scales"].sort(dim=1).values.exp()
+    assert float((scales[:, 2] / scales[:, 1]).max()) <= 5 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("name", ["pearson_patch", "adepth", "rdepth", "rgrad", "ssi", "silog", "inverse_l1"])
+def test_every_depth_loss_trains(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    options = ("--depth_loss", name, "--loss.depth_weight_final", "0.01", "--quiet")
+    _train(monkeypatch, scene, tmp_path / "out", *options, "--log_every", "1")
+    scalars, _ = _events(tmp_path / "out")
+    assert f"loss/depth_{name}" in scalars and f"skipped/depth_{name}" not in scalars
+
+
+def test_an_option_of_a_loss_that_is_off_is_refused(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"loss\.depth_weight: .*--depth_loss"):
+        _train(monkeypatch, scene, tmp_path / "out", *NO_LOSS, "--loss.depth_weight", "0.1")
+
+
 def test_full_confidence_equals_none_bit_for_bit(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,14 +174,14 @@ def test_maps_from_files_are_fitted_and_named(
 def test_a_run_without_a_depth_loss_makes_no_prior(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _train(monkeypatch, scene, tmp_path / "out", "--loss.depth_weight", "0")
+    _train(monkeypatch, scene, tmp_path / "out", *NO_LOSS)
     assert "depth prior" not in capsys.readouterr().err and not (tmp_path / "cache").exists()
     assert not any(tag.startswith("prior/") for tag in _events(tmp_path / "out")[1])
-    _train(monkeypatch, scene, tmp_path / "c", "--loss.depth_weight", "0", "--init", "mvs")
+    _train(monkeypatch, scene, tmp_path / "c", *NO_LOSS, "--init", "mvs")
     shown = [tag for tag in _events(tmp_path / "c")[1] if tag.startswith("prior/")]
     assert len(shown) == 8 * 2  # what stereo found is worth a look, whatever it was done for
-    _train(monkeypatch, scene, tmp_path / "b", "--loss.depth_weight", "0", "--depth_prior", "mvs")
-    assert "not used: add --loss.depth_weight" in capsys.readouterr().err
+    _train(monkeypatch, scene, tmp_path / "b", *NO_LOSS, "--depth_prior", "mvs")
+    assert "not used: add --depth_loss" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -180,7 +223,7 @@ def test_a_damaged_map_is_one_line_and_exit_code_2(scene: Path, tmp_path: Path) 
 def test_a_missing_network_does_not_cost_the_run_that_is_to_be_replaced(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _train(monkeypatch, scene, tmp_path / "out", "--quiet", "--loss.depth_weight", "0")
+    _train(monkeypatch, scene, tmp_path / "out", "--quiet", *NO_LOSS)
     before = sorted(path for path in (tmp_path / "out").rglob("*"))
     with pytest.raises(UserError, match="--depth_download"):
         _train(monkeypatch, scene, tmp_path / "out", "--overwrite", "--depth_prior", "midas:small")

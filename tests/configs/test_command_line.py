@@ -288,3 +288,13 @@ def test_images_that_would_stay_small_for_the_whole_run_are_refused():
     with pytest.raises(UserError, match=r"pyramid\.until: expected less than --iterations 4, got 500"):
         parse("--config", "quick", "--iterations", "4", "--pyramid.until", "500")
     assert parse("--config", "quick", "--iterations", "1").pyramid.until == 1  # nothing shorter exists
+
+
+def test_depth_that_is_not_divided_by_alpha_cannot_move_pictures():
+    with pytest.raises(ConfigError, match=r"loss\.binocular: expected --model\.depth_mode ED"):
+        parse("--loss.binocular", "0.3", "--model.depth_mode", "D")
+
+
+def test_the_depth_loss_has_a_short_name():
+    assert parse("--depth_loss", "g2").loss.depth_loss == "g2"
+    assert parse("--loss.depth_loss", "g2") == parse("--depth_loss", "g2")

@@ -50,6 +50,8 @@ int fs_stereo_sgm(int, int, const float *, int, const float *, float, float, flo
 int fs_stereo_patchmatch(int, int, const float *, const float *, int, const int32_t *, const float *, const float *, const int64_t *,
                          const float *, const uint8_t *, float, float, float, int, float, float, int, float, int64_t,
                          float *, float *);
+int fs_row_warp_forward(int, int, const float *, const float *, float *, float *);
+int fs_row_warp_backward(int, int, const float *, const float *, const float *, float *, float *);
 int fs_stereo_distinct(int, int, const float *, const float *, int, const int32_t *, const float *, const int64_t *, const float *,
                        float, float, float, const float *, float *);
 int fs_stereo_agreement(int, int, const float *, int, const int32_t *, const float *, const int64_t *, const float *,
@@ -248,6 +250,12 @@ Bits losses_and_adam(int width, int height, double poison, unsigned seed) {
         fs_image_loss_backward(width, height, image, target, w, maps, 0.8f, -0.2f, grad);
         keep(all, maps, "maps"), keep(all, grad, "grad");
     }
+    Floats disparity = r.normals(pixels, 0.2f * static_cast<float>(width)), warped(3 * pixels), inside(pixels);
+    Floats grad_image(3 * pixels), grad_disparity(pixels);
+    fs_row_warp_forward(width, height, image, disparity, warped, inside);
+    fs_row_warp_backward(width, height, image, disparity, target, grad_image, grad_disparity);
+    keep(all, warped, "warped"), keep(all, inside, "inside");
+    keep(all, grad_image, "grad of what is warped"), keep(all, grad_disparity, "grad of disparity");
     const int64_t n = static_cast<int64_t>(3 * pixels);
     Floats first = r.normals(3 * pixels, 0.1f), second = r.uniforms(3 * pixels, 0.0f, 0.1f);
     fs_adam_step(n, image, target, first, second, 1e-2, 0.9, 0.999, 1e-15, 3);

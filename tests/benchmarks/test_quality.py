@@ -1,0 +1,85 @@
+"""scripts/benchmark_quality trains every cell once, goes on where it was stopped, and says what failed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.quality import main
+from errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = "--train=--iterations 6 --init sfm --pyramid.factor 1 --densify.strategy none"
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.quality", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_cells_tables_sheets_and_going_on(tmp_path: Path, small_scene: Path) -> None:
+    scenes, output = tmp_path / "scenes", tmp_path / "out"
+    shutil.copytree(small_scene, scenes / "room")
+    (scenes / "notes").mkdir()
+    words: list[str | Path] = [
+        scenes,
+        "--views",
+        "3",
+        "--presets",
+        "quick",
+        "--seeds",
+        "0",
+        "1",
+        "--output",
+        output,
+        TRAIN,
+    ]
+    done = _run(*words)
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((output / "results.json").read_text())["cells"]
+    assert sorted(cells) == ["room_3_quick_0", "room_3_quick_1"]
+    for cell in cells.values():
+        assert (
+            5 < cell["psnr"] < 40 and 0 < cell["ssim"] < 1 and cell["gaussians"] > 0 and cell["seconds"] > 0
+        )
+        assert cell["iterations"] == 6 and len(cell["per_view"]["PSNR"]) == 2
+    mean = sum(cell["psnr"] for cell in cells.values()) / 2
+    text = (output / "table.md").read_text()
+    assert f"| {mean:.2f} ± " in text and "| room | 3 | quick | 2 |" in text
+    assert (output / "room_3.jpg").stat().st_size > 2000 and not (output / "runs" / "room_3_quick_0").exists()
+
+    before = (output / "results.json").read_text()
+    again = _run(*words)
+    assert again.returncode == 0 and (output / "results.json").read_text() == before  # nothing was trained
+    more = _run(*words, "--variants", "soft=--regularise.dropout 0.3", "bad=--loss.lambda_dssim 7")
+    assert (
+        more.returncode == 1 and "failed: room_3_quick-bad_0" in more.stderr and "lambda_dssim" in more.stderr
+    )
+    cells = json.loads((output / "results.json").read_text())["cells"]
+    assert cells["room_3_quick_0"] == json.loads(before)["cells"]["room_3_quick_0"]
+    assert cells["room_3_quick-soft_0"]["psnr"] != cells["room_3_quick_0"]["psnr"]
+    assert "quick, soft" in (output / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gone"], "no such folder"),
+        (["."], "found neither"),
+        (["SCENE", "--variants", "nameless"], "NAME=OPTIONS"),
+        (["SCENE", "--views", "-1"], "--views"),
+    ],
+)
+def test_mistakes_are_told_at_once(
+    tmp_path: Path, small_scene: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(small_scene) if word == "SCENE" else word for word in words]
+    with pytest.raises(UserError, match=message):
+        main(given)
+    assert not (tmp_path / "output").exists()
