@@ -298,3 +298,18 @@ def test_depth_that_is_not_divided_by_alpha_cannot_move_pictures():
 def test_the_depth_loss_has_a_short_name():
     assert parse("--depth_loss", "g2").loss.depth_loss == "g2"
     assert parse("--loss.depth_loss", "g2") == parse("--depth_loss", "g2")
+
+
+def test_a_number_that_is_none_is_refused_under_the_name_that_was_typed():
+    with pytest.raises(ConfigError, match=r"^init_spacing: expected a finite number.*--init_spacing"):
+        parse("--init_spacing", "nan")
+
+
+def test_folders_of_maps_are_kept_as_whole_paths(tmp_path, monkeypatch):
+    (tmp_path / "maps").mkdir()
+    monkeypatch.chdir(tmp_path)
+    depth = parse("--depth_dir", "maps", "--depth_cache", "kept").depth
+    assert depth.depth_dir == str(tmp_path / "maps") and depth.depth_cache == str(tmp_path / "kept")
+    assert parse("--depth_prior", "onnx:a.onnx").depth.depth_prior == f"onnx:{tmp_path / 'a.onnx'}"
+    plain = parse("--depth_cache", "none").depth
+    assert plain.depth_cache == "none" and plain.depth_dir == "" and plain.init == "auto"

@@ -18,6 +18,7 @@ from depth_priors import (
     SceneStereo,
     confidence_maps,
     depth_priors,
+    learn,
     map_cache,
     resized,
 )
@@ -470,3 +471,25 @@ def test_any_flipped_bit_in_a_cached_map_is_found_or_harmless(scene, tmp_path):
             path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
             found = cache.load("one", shape)
             assert found is None or torch.equal(found["value"], torch.arange(64.0).reshape(8, 8)), (at, bit)
+
+
+def test_a_network_that_gives_the_confidence_is_used(scene, tmp_path, monkeypatch):
+    _fake_network(monkeypatch, lambda image: image.mean(-1) + 1)
+
+    def lines(**options):
+        config = DepthConfig(depth_cache="none", depth_prior="midas:small", **options)
+        found = learn(scene, config, depth_loss=False, starts=False, cache_folder=tmp_path, quiet=True)
+        return " ".join(found.lines)
+
+    assert "not used" in lines()
+    assert "not used" not in lines(confidence="augment")
+
+
+def test_what_stereo_cannot_say_is_said_from_the_cache_too(near_views, tmp_path, caplog):
+    views, points, _ = near_views
+    own = Points(points.xyz, points.rgb, points.seen[:, :1])
+    alone = Scene(tuple(views[:1]), (), own, 1.0, Path())
+    for _ in range(2):
+        caplog.clear()
+        assert SceneStereo(alone, MapCache(tmp_path), quiet=True).priors == [None]
+        assert f"{views[0].name}: stereo:" in caplog.text
