@@ -31,8 +31,13 @@ from errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 SHEET_HEIGHT = 240
 """Pixels of a picture's height in a contact sheet."""
+COLUMNS = {"psnr": 2, "ssim": 4, "lpips": 4, "gaussians": 0, "seconds": 0}
+"""Figures of a training, and their decimals in the table."""
 PARTS = ("images", "sparse", "transforms.json", "transforms_train.json")
 """One of these makes a folder a scene."""
+
+Figures = dict[tuple[str, int, str], dict[str, list[float]]]
+"""By scene, view count, and preset with variant: each column's values, one a seed."""
 
 
 @dataclass
@@ -115,10 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if "error" in known[cell.name]:
                 failed.append(cell.name)
             _write(record, {"machine": machine(), "cells": known})
-    rows = _rows(cells, known)
-    text = "\n\n".join([_markdown(rows), _markdown(_means(rows))])
-    _write_text(options.output / "table.md", text + "\n")
-    print(table(rows), table(_means(rows)), sep="\n\n")
+    figures = _figures(cells, known)
+    tables = [_rows(figures), _means(figures)]
+    _write_text(options.output / "table.md", "\n\n".join(map(_markdown, tables)) + "\n")
+    print(*map(table, tables), sep="\n\n")
     for sheet in _sheets(cells, known, options):
         print(f"sheet: {sheet}")
     print(f"written: {record}, {options.output / 'table.md'}")
@@ -205,18 +210,24 @@ def _keep_pictures(folder: Path, target: Path) -> None:
     shutil.copytree(made, target)
 
 
-def _rows(cells: Sequence[Cell], known: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each scene, view count, preset and variant: means over the seeds that worked."""
-    rows = []
-    for key in dict.fromkeys((cell.scene.name, cell.views, cell.label) for cell in cells):
-        of = [known[c.name] for c in cells if (c.scene.name, c.views, c.label) == key and c.name in known]
-        of = [one for one in of if "error" not in one]
-        row: dict[str, Any] = {"scene": key[0], "views": key[1] or "all", "preset": key[2], "seeds": len(of)}
-        for name, digits in (("psnr", 2), ("ssim", 4), ("lpips", 4), ("gaussians", 0), ("seconds", 0)):
-            values = [one[name] for one in of if one.get(name) is not None]
-            row[name] = _mean(values, digits)
-        rows.append(row)
-    return rows
+def _figures(cells: Sequence[Cell], known: dict[str, Any]) -> Figures:
+    """What the seeds that worked gave, by scene, view count, and preset with variant."""
+    found: Figures = {}
+    for cell in cells:
+        values = found.setdefault((cell.scene.name, cell.views, cell.label), {name: [] for name in COLUMNS})
+        for name in COLUMNS:
+            if (value := known.get(cell.name, {}).get(name)) is not None:
+                values[name].append(value)
+    return found
+
+
+def _rows(figures: Figures) -> list[dict[str, Any]]:
+    """One row for each scene, view count, preset and variant."""
+    return [
+        {"scene": scene, "views": views or "all", "preset": label, "seeds": len(values["psnr"])}
+        | {name: _mean(values[name], digits) for name, digits in COLUMNS.items()}
+        for (scene, views, label), values in figures.items()
+    ]
 
 
 def _mean(values: list[float], digits: int) -> str:
@@ -227,15 +238,15 @@ def _mean(values: list[float], digits: int) -> str:
     return f"{text} ± {spread:.{digits}f}" if len(values) > 1 and digits else text
 
 
-def _means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each preset and variant the means over all scenes and view counts."""
+def _means(figures: Figures) -> list[dict[str, Any]]:
+    """For each preset and variant the means over all scenes and view counts, of means over the seeds."""
     means = []
-    for preset in dict.fromkeys(row["preset"] for row in rows):
-        of = [row for row in rows if row["preset"] == preset and row["psnr"] != "-"]
-        row: dict[str, Any] = {"mean of": f"{len(of)} rows", "preset": preset}
-        for name, digits in (("psnr", 2), ("ssim", 4), ("seconds", 0)):
-            values = [float(one[name].partition(" ")[0].replace(",", "")) for one in of]
-            row[name] = f"{statistics.fmean(values):.{digits}f}" if values else "-"
+    for label in dict.fromkeys(key[2] for key in figures):
+        of = [values for key, values in figures.items() if key[2] == label and values["psnr"]]
+        row: dict[str, Any] = {"mean of": f"{len(of)} rows", "preset": label}
+        for name in ("psnr", "ssim", "seconds"):
+            each = [statistics.fmean(values[name]) for values in of]
+            row[name] = f"{statistics.fmean(each):.{COLUMNS[name]}f}" if each else "-"
         means.append(row)
     return means
 

@@ -73,7 +73,6 @@ class Parsed:
                 config,
                 source_path=self.config.source_path,
                 model_path=self.config.model_path,
-                depth=config.depth.absolute(),
                 config=name,
             )
         else:
@@ -125,7 +124,7 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Parsed:
     model = config.model_path.expanduser()
     if "model_path" not in given:
         model = _default_output(source)
-    config = dataclasses.replace(config, source_path=source, model_path=model, depth=config.depth.absolute())
+    config = dataclasses.replace(config, source_path=source, model_path=model)
     config.scene.check()
     if config.resume:  # it does not start from points: their file may be gone
         config.depth.check_maps()
@@ -246,7 +245,7 @@ def _parse(argv: Sequence[str], base: Config) -> Config:
             same["model.sh_degree"] = parsed.sh_degree
         if parsed.depth_loss is not None:
             same["loss.depth_loss"] = parsed.depth_loss
-        return replace_paths(config, same)
+        return replace_paths(config, {**same, "depth": config.depth.absolute()})
     except ConfigError:
         raise
     except UserError as error:  # a room refused a value; it does not know its section's name

@@ -15,6 +15,7 @@ import dataclasses
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from depth_priors.prior import DepthPrior
 
@@ -43,7 +44,7 @@ def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
     if not comparable(prior, reference):
         return None
     target = reference.inverse().double().numpy()
-    both = _both(prior, reference)
+    both = known_to_both(prior, reference).numpy()
     weight = (reference.confidence.numpy() * prior.confidence.numpy())[both].astype(np.float64)
     affine = prior.frame == "affine"
     if affine and prior.kind == "depth":  # z = c m + d: fitted as depth, weighed as inverse depth
@@ -75,12 +76,12 @@ def align(prior: DepthPrior, reference: DepthPrior) -> DepthPrior | None:
 
 def comparable(prior: DepthPrior, reference: DepthPrior) -> bool:
     """Whether both know enough of the same pixels for a fit."""
-    return int(_both(prior, reference).sum()) >= FEWEST
+    return int(known_to_both(prior, reference).sum()) >= FEWEST
 
 
-def _both(prior: DepthPrior, reference: DepthPrior) -> NDArray[np.bool_]:
-    known = (reference.confidence > 0) & (prior.confidence > 0) & (prior.value > 0)
-    return known.numpy()
+def known_to_both(prior: DepthPrior, reference: DepthPrior) -> Tensor:
+    """[H, W] bool: pixels of which both know the depth."""
+    return (reference.confidence > 0) & (prior.confidence > 0) & (prior.value > 0)
 
 
 def _fit(

@@ -64,11 +64,6 @@ def find_network(config: DepthConfig) -> Network | None:
         return Network(chosen, str(model_file), file_digest(model_file), lambda: onnx)
     named = chosen.removeprefix("midas:") if chosen.startswith("midas:") else ""
     explicit = Path(config.depth_weights).expanduser() if config.depth_weights else None
-    if explicit is not None and not explicit.exists():
-        raise UserError(
-            f"--depth_weights: {explicit}: expected a file of weights or a folder with one, found nothing: "
-            "check the path"
-        )
     for name, model in MODELS.items():
         if named and name != named:
             continue
@@ -88,6 +83,11 @@ def find_network(config: DepthConfig) -> Network | None:
         raise UserError(
             f"--depth_prior {chosen}: no weights ({' or '.join(model.files)}) in ${FOLDER} or torch hub's "
             f"cache: add --depth_download, or get {model.url} and give its path with --depth_weights"
+        )
+    if explicit is not None and not explicit.exists():
+        raise UserError(
+            f"--depth_weights: {explicit}: expected a file of weights or a folder with one, found nothing: "
+            "check the path"
         )
     if explicit is not None:
         raise UserError(

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from depth_priors.alignment import align, comparable
+from depth_priors.alignment import align, comparable, known_to_both
 from depth_priors.cache import MapCache
 from depth_priors.config import DepthConfig
 from depth_priors.files import file_priors
 from depth_priors.network import find_network, network_priors
 from depth_priors.prior import DepthPrior
-from depth_priors.sfm import sfm_prior
 from depth_priors.stereo import usable_pixels
 from depth_priors.stereo_once import SceneStereo
 from errors import UserError
@@ -81,7 +80,7 @@ def _choose(
         if any(prior is not None for prior in found):
             return _told(found, "", f"mvs ({why})", len(scene.train))
         why = f"{why}; stereo is impossible here"
-    found = _sfm(scene, stereo)
+    found = stereo.sparse
     if any(prior is not None for prior in found):
         return _told(found, "", f"sfm ({why})", len(scene.train))
     _log.warning("depth prior: none: %s, and no view sees enough points of structure from motion", why)
@@ -100,10 +99,10 @@ def _masked(view: View, prior: DepthPrior | None) -> DepthPrior | None:
 def _check_units(scene: Scene, priors: Priors, stereo: SceneStereo) -> None:
     """Warns where maps that are said to be in world units are far from the scene's points."""
     off = []
-    for view, prior, sparse in zip(scene.train, priors, _sfm(scene, stereo), strict=True):
+    for view, prior, sparse in zip(scene.train, priors, stereo.sparse, strict=True):
         if prior is None or sparse is None or prior.frame != "world" or not comparable(prior, sparse):
             continue
-        both = (prior.confidence > 0) & (sparse.confidence > 0) & (prior.value > 0)
+        both = known_to_both(prior, sparse)
         ratio = prior.inverse()[both] / sparse.inverse()[both]
         if float((ratio.log().abs()).median()) > WRONG_UNITS:
             off.append((view.name, 1.0 / float(ratio.median())))
@@ -117,18 +116,12 @@ def _check_units(scene: Scene, priors: Priors, stereo: SceneStereo) -> None:
         )
 
 
-def _sfm(scene: Scene, stereo: SceneStereo) -> Priors:
-    return [
-        sfm_prior(view, around.points) for view, around in zip(scene.train, stereo.surroundings, strict=True)
-    ]
-
-
 def _aligned(scene: Scene, priors: Priors, config: DepthConfig, stereo: SceneStereo) -> tuple[Priors, str]:
     """Priors of unknown scale in world units where a fit can be made, and how many there are of each."""
     unknown = [i for i, prior in enumerate(priors) if prior is not None and prior.frame != "world"]
     if not unknown or not config.depth_align:
         return priors, ""
-    sparse = _sfm(scene, stereo)
+    sparse = stereo.sparse
     result = list(priors)
     wrong, fitted = [], 0
     for i in unknown:

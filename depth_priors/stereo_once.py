@@ -13,6 +13,7 @@ from depth_priors import completion, mvs, stereo
 from depth_priors.cache import VERSION, MapCache, digest
 from depth_priors.neighbours import Surroundings, look_around
 from depth_priors.prior import DepthPrior
+from depth_priors.sfm import sfm_prior
 from depth_priors.stereo import work_steps
 from scene import Scene
 
@@ -35,6 +36,14 @@ class SceneStereo:
     def surroundings(self) -> list[Surroundings]:
         """Of each training view."""
         return look_around(self.scene.train, self.scene.points, mvs.NEIGHBOURS)
+
+    @cached_property
+    def sparse(self) -> list[DepthPrior | None]:
+        """Depth at the points that each view sees, see `sfm_prior`; no stereo is needed for it."""
+        return [
+            sfm_prior(view, around.points)
+            for view, around in zip(self.scene.train, self.surroundings, strict=True)
+        ]
 
     @property
     def done(self) -> bool:

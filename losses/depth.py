@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -73,6 +74,17 @@ class Maps:
     """Both are inverse depths, g of unknown scale and shift."""
     metric: bool
     """g is in the units of d."""
+
+    @cached_property
+    def difference(self) -> Tensor | None:
+        """z(d) - z(g) [H, W], see `rdepth`; None where one of them is constant."""
+        parts = []
+        for x in (self.d, self.g):
+            a = _centred(x, self.w)
+            if not _varies(mean(a.detach().square(), self.w), x, self.w):
+                return None
+            parts.append(a / spread(mean(a.abs(), self.w) + STEADY, a))
+        return parts[0] - parts[1]
 
 
 def depth_loss(
@@ -187,18 +199,16 @@ def inverse_l1(maps: Maps) -> Tensor | None:
 
 def rdepth(maps: Maps) -> Tensor | None:
     """Mean absolute difference of the standardised maps."""
-    difference = _standardised_difference(maps)
-    return None if difference is None else mean(difference.abs(), maps.w)
+    return None if maps.difference is None else mean(maps.difference.abs(), maps.w)
 
 
 def rgrad(maps: Maps) -> Tensor | None:
     """Sobel responses of the standardised maps' difference, |x| + |y|, a mean at each of four scales."""
-    difference = _standardised_difference(maps)
-    if difference is None:
+    if maps.difference is None:
         return None
     losses = []
     for scale in SCALES:
-        e, w = _pooled(difference, maps.w, scale)
+        e, w = _pooled(maps.difference, maps.w, scale)
         if min(e.shape) == 0:
             continue
         w = w * _whole_support(w)
@@ -251,17 +261,6 @@ def _centred(x: Tensor, w: Tensor) -> Tensor:
 
 def _varies(variance: Tensor, x: Tensor, w: Tensor) -> bool:
     return bool(variance.detach() > LEAST_SPREAD * mean(x.detach().square(), w) + TINY)
-
-
-def _standardised_difference(maps: Maps) -> Tensor | None:
-    """z(d) - z(g) [H, W]; None where one of them is constant."""
-    parts = []
-    for x in (maps.d, maps.g):
-        a = _centred(x, maps.w)
-        if not _varies(mean(a.detach().square(), maps.w), x, maps.w):
-            return None
-        parts.append(a / spread(mean(a.abs(), maps.w) + STEADY, a))
-    return parts[0] - parts[1]
 
 
 def _pooled(x: Tensor, w: Tensor, scale: int) -> tuple[Tensor, Tensor]:
