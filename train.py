@@ -53,6 +53,7 @@ from gaussian_model import (
     active_sh_degree,
     build_densifier,
     dropout_factors,
+    dropped_sh_degree,
     hold_in_shape,
     save_ply,
     set_learning_rates,
@@ -60,7 +61,7 @@ from gaussian_model import (
 from losses import Objective, beside, draw_baseline, mean_squared_error
 from native import cache_folder, set_threads
 from rasterizer import resolve_backend
-from scene import ImagePyramid, Scene, View, ViewSampler, load_scene, write_cameras_json
+from scene import ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
 
 SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
 MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
@@ -95,7 +96,7 @@ def train(
 ) -> None:
     """Runs the optimisation from its start, or from the checkpoint `last`, to its end."""
     device = device_for(backend)
-    state = start(config, replace(scene, points=knowledge.points), last, output, device)
+    state = start(config, scene, knowledge.points, last, output, device)
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
     objective = Objective(config.loss, config.iterations)
     views = ImagePyramid([view.to(device) for view in knowledge.views], config.pyramid)
@@ -125,10 +126,11 @@ def train(
                 image = view.image(background)
 
                 progress = iteration / config.iterations
+                degree = active_sh_degree(config.optim, iteration, gaussians.max_sh_degree)
                 draw = partial(
                     gaussians.render,
                     background=background,
-                    sh_degree=active_sh_degree(config.optim, iteration, gaussians.max_sh_degree),
+                    sh_degree=dropped_sh_degree(config.regularise, degree, state.generator),
                     opacity_factors=dropout_factors(
                         config.regularise, len(gaussians), progress, state.generator
                     ),
@@ -210,15 +212,26 @@ def train(
 
 
 def start(
-    config: Config, scene: Scene, last: Path | None, output: OutputFolder, device: torch.device
+    config: Config,
+    scene: Scene,
+    points: Points,
+    last: Path | None,
+    output: OutputFolder,
+    device: torch.device,
 ) -> TrainingState:
-    """The state before the first iteration, or as it was at the checkpoint `last`."""
+    """The state before the first iteration, from `points`, or as it was at the checkpoint `last`."""
     generator = seed_everything(config.seed)
-    gaussians = Gaussians.from_scene(scene, config.model, generator).to(device)
+    gaussians = Gaussians.from_scene(replace(scene, points=points), config.model, generator).to(device)
     state = TrainingState(
         gaussians=gaussians,
         optimizer=GaussianAdam(gaussians, config.optim, scene.extent),
-        densifier=build_densifier(config.densify, scene.extent, generator),
+        densifier=build_densifier(
+            config.densify,
+            scene.extent,
+            generator,
+            cameras=[view.camera for view in scene.train],
+            points=scene.points.xyz,
+        ),
         sampler=ViewSampler(len(scene.train), generator),
         generator=generator,
         scene=scene.fingerprint(),

@@ -28,7 +28,7 @@ from gaussian_model.optimizer import (
 )
 from gaussian_model.parameters import KEYS
 from gaussian_model.ply import PlyError, load_ply, save_ply
-from gaussian_model.regularise import RegulariseConfig, dropout_factors, hold_in_shape
+from gaussian_model.regularise import RegulariseConfig, dropout_factors, dropped_sh_degree, hold_in_shape
 
 __all__ = [
     "KEYS",
@@ -50,6 +50,7 @@ __all__ = [
     "apply_edit",
     "build_densifier",
     "dropout_factors",
+    "dropped_sh_degree",
     "hold_in_shape",
     "load_ply",
     "means_learning_rate",

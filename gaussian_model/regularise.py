@@ -20,6 +20,9 @@ class RegulariseConfig:
     dropout: float = 0.0
     """Share of the Gaussians that a training image is rendered without, at the end; it grows from 0 linearly.
     The others are made more opaque by as much (DropGaussian, Park et al. 2025: 0.2)."""
+    sh_dropout: float = 0.0
+    """Share of the training images that are rendered with a random lower SH degree, so that colour does not
+    hide in view dependence (DropAnSH-GS, Fang et al. 2026: 0.2)."""
     opacity_decay: float = 1.0
     """Factor on every opacity after each iteration: what no photograph asks for fades (Binocular3DGS, Han et
     al. 2024: 0.995)."""
@@ -37,6 +40,8 @@ class RegulariseConfig:
         """
         if not 0.0 <= self.dropout < 1.0:
             raise UserError(f"dropout: expected a share from 0 to below 1, got {self.dropout}")
+        if not 0.0 <= self.sh_dropout <= 1.0:
+            raise UserError(f"sh_dropout: expected a share from 0 to 1, got {self.sh_dropout}")
         if not 0.0 < self.opacity_decay <= 1.0:
             raise UserError(f"opacity_decay: expected a factor above 0, up to 1, got {self.opacity_decay}")
         if not self.max_scale >= 0.0:
@@ -61,6 +66,20 @@ def dropout_factors(
         return None
     stays = torch.rand(count, generator=generator) >= rate
     return stays.to(torch.float32) / (1.0 - rate)
+
+
+def dropped_sh_degree(config: RegulariseConfig, degree: int, generator: torch.Generator) -> int:
+    """The SH degree to render one training image with: `degree`, or now and then a random lower one.
+
+    Args:
+        config: `sh_dropout` is how often.
+        degree: highest active one.
+        generator: CPU generator; untouched where nothing is ever dropped.
+    """
+    if config.sh_dropout <= 0.0 or degree == 0:
+        return degree
+    drawn = torch.rand(2, generator=generator)
+    return int(drawn[1] * degree) if float(drawn[0]) < config.sh_dropout else degree
 
 
 @torch.no_grad()

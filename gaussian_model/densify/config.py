@@ -64,6 +64,14 @@ class DensifyConfig:
     fill_until: int = field(default=0, metadata={"unit": "iterations"})
     """The limit rises from 0 to `max_gaussians` until this iteration, in proportion, so that the first
     iterations, which settle coarse shapes, stay cheap; 0 = the whole limit from the start."""
+    unpool: float = 0.0
+    """Gaussians whose 3 nearest neighbours are farther than this on average, in scene extents, get new ones
+    half way to them (FSGS's proximity-guided unpooling, Zhu et al. 2023); 0 = off. With `default` only."""
+    unpool_until: int = field(default=0, metadata={"unit": "iterations"})
+    """Last iteration at which that is done; 0 = as long as there are refinements."""
+    prune_near: float = 0.0
+    """Gaussians nearer to a training camera than this share of the depth of the nearest scene point that it
+    sees are removed: floaters (after FreeNeRF, Yang et al. 2023); 0 = off. For `strategy: default`."""
     mcmc: McmcConfig = field(default_factory=McmcConfig)
     """Options of `strategy: mcmc`."""
 
@@ -75,9 +83,21 @@ class DensifyConfig:
         """
         if self.every < 1:
             raise UserError(f"every: expected at least 1 iteration, got {self.every}")
-        for name in ("start", "stop", "reset_every", "pause_after_reset", "max_gaussians", "fill_until"):
+        for name in (
+            "start",
+            "stop",
+            "reset_every",
+            "pause_after_reset",
+            "max_gaussians",
+            "fill_until",
+            "unpool_until",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if not self.unpool >= 0.0:
+            raise UserError(f"unpool: expected a distance of at least 0, got {self.unpool}")
+        if not 0.0 <= self.prune_near < 1.0:
+            raise UserError(f"prune_near: expected a share from 0 to below 1, got {self.prune_near}")
         for name in ("prune_opacity", "reset_opacity"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise UserError(f"{name}: expected a number between 0 and 1, got {getattr(self, name)}")
@@ -96,6 +116,10 @@ class DensifyConfig:
         if self.max_gaussians == 0:
             return None
         return int(self.max_gaussians * min(1.0, iteration / max(self.fill_until, 1)))
+
+    def unpools_at(self, iteration: int) -> bool:
+        """Whether a refinement after `iteration` also fills gaps between Gaussians."""
+        return self.unpool > 0.0 and (self.unpool_until == 0 or iteration <= self.unpool_until)
 
     @property
     def threshold(self) -> float:

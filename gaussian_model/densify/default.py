@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from gaussian_model.densify.config import DensifyConfig
+from gaussian_model.densify.front import EmptySpace
 from gaussian_model.densify.geometry import normal_like, rotate
 from gaussian_model.densify.protocol import DensifyReport, check_strategy
+from gaussian_model.densify.unpool import Unpooled, unpool
 from gaussian_model.edit import RowEdit, apply_edit
 from gaussian_model.gaussians import Gaussians
 from gaussian_model.parameters import log_scales, logit_opacities
@@ -36,9 +38,19 @@ class DefaultDensifier:
     times (width, height) / 2, times the number of cameras of the pass, whose loss is a mean.
     """
 
-    def __init__(self, config: DensifyConfig, extent: float, generator: torch.Generator) -> None:
-        """Judge sizes relative to `extent` (world units); draw splits from `generator` (CPU)."""
+    def __init__(
+        self,
+        config: DensifyConfig,
+        extent: float,
+        generator: torch.Generator,
+        empty: EmptySpace | None = None,
+    ) -> None:
+        """Judge sizes relative to `extent` (world units); draw splits from `generator` (CPU).
+
+        Gaussians in `empty` space are pruned.
+        """
         self.config = config
+        self.empty = empty
         self.extent = extent
         self.generator = generator
         self.wants_absgrad = config.absgrad
@@ -125,24 +137,39 @@ class DefaultDensifier:
     def _grow_and_prune(
         self, iteration: int, gaussians: Gaussians, optimizer: torch.optim.Optimizer
     ) -> DensifyReport:
-        """One refinement as one row edit: survivors, then clones, then pairs of split parts."""
+        """One refinement as one row edit: survivors, clones, pairs of split parts, and what fills gaps."""
         if len(self.statistics.get("count", ())) != len(gaussians):
             self._clear(len(gaussians), gaussians.device)
         grow, split, pruned = self._decide(iteration, gaussians)
         kept = (~pruned & ~split).nonzero().squeeze(-1)
         cloned = (grow & ~split).nonzero().squeeze(-1)
         parents = split.nonzero().squeeze(-1)
-        source = torch.cat([kept, cloned, parents, parents])
+        gaps = self._gaps(iteration, gaussians, kept, len(kept) + len(cloned) + 2 * len(parents))
+        source = torch.cat([kept, cloned, parents, parents, gaps.like])
         fresh = torch.arange(len(source), device=source.device) >= len(kept)
-        edit = RowEdit(source, fresh, self._new_values(gaussians, cloned, parents))
+        edit = RowEdit(source, fresh, self._new_values(gaussians, cloned, parents, gaps))
         apply_edit(gaussians, optimizer, self.statistics, edit)
         for statistic in self.statistics.values():
             statistic.zero_()
         if len(gaussians) == 0:
             log.warning("iteration %d: every Gaussian was pruned", iteration)
         return DensifyReport(
-            total=len(gaussians), cloned=len(cloned), split=len(parents), pruned=int(pruned.sum())
+            total=len(gaussians),
+            cloned=len(cloned),
+            split=len(parents),
+            pruned=int(pruned.sum()),
+            added=len(gaps.like),
         )
+
+    def _gaps(self, iteration: int, gaussians: Gaussians, kept: Tensor, total: int) -> Unpooled:
+        """What is added between the kept rows, which grow to `total` without it."""
+        means = gaussians.params["means"].detach()
+        if not self.config.unpools_at(iteration):
+            return Unpooled(kept[:0], means[:0])
+        limit = self.config.limit(iteration)
+        room = None if limit is None else max(0, limit - total)
+        found = unpool(means[kept], self.config.unpool * self.extent, room)
+        return Unpooled(kept[found.like], found.means)
 
     def _decide(self, iteration: int, gaussians: Gaussians) -> tuple[Tensor, Tensor, Tensor]:
         """Masks [N]: growing (cloned or split), split, pruned. Growing and pruned exclude each other."""
@@ -152,6 +179,8 @@ class DefaultDensifier:
         grow = gradient > config.threshold
         large = largest > config.clone_scale * self.extent
         doomed = gaussians.linear_opacities() < config.prune_opacity
+        if self.empty is not None:
+            doomed |= self.empty.contains(gaussians.params["means"])
         too_large = torch.zeros_like(doomed)
         if config.reset_every > 0 and iteration > config.reset_every:
             largest_allowed = config.prune_scale * self.extent
@@ -168,8 +197,10 @@ class DefaultDensifier:
         split = grow & large
         return grow, split, doomed | (too_large & ~split)
 
-    def _new_values(self, gaussians: Gaussians, cloned: Tensor, parents: Tensor) -> dict[str, Tensor]:
-        """Stored values of the fresh rows, clones first: equal copies, then samples of the split ones."""
+    def _new_values(
+        self, gaussians: Gaussians, cloned: Tensor, parents: Tensor, gaps: Unpooled
+    ) -> dict[str, Tensor]:
+        """Stored values of the fresh rows: equal copies, samples of the split ones, copies between others."""
         params = {key: value.detach() for key, value in gaussians.params.items()}
         scales = gaussians.linear_scales()[parents]
         drawn = normal_like(scales, (2, len(parents), 3), self.generator)
@@ -177,12 +208,15 @@ class DefaultDensifier:
         part_means = (params["means"][parents] + offsets).reshape(-1, 3)
         part_scales = log_scales(scales / SPLIT_SHRINK)
         values = {
-            "means": torch.cat([params["means"][cloned], part_means]),
-            "scales": torch.cat([params["scales"][cloned], part_scales, part_scales]),
+            "means": torch.cat([params["means"][cloned], part_means, gaps.means]),
+            "scales": torch.cat(
+                [params["scales"][cloned], part_scales, part_scales, params["scales"][gaps.like]]
+            ),
         }
         if self.config.revised_opacity:
             parts = logit_opacities(1.0 - (1.0 - gaussians.linear_opacities()[parents]).sqrt())
-            values["opacities"] = torch.cat([params["opacities"][cloned], parts, parts])
+            between = params["opacities"][gaps.like]
+            values["opacities"] = torch.cat([params["opacities"][cloned], parts, parts, between])
         return values
 
     def _reset(self, gaussians: Gaussians, optimizer: torch.optim.Optimizer) -> None:

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from errors import UserError
-from gaussian_model import Gaussians, ModelConfig, RegulariseConfig, dropout_factors, hold_in_shape
+from gaussian_model import (
+    Gaussians,
+    ModelConfig,
+    RegulariseConfig,
+    dropout_factors,
+    dropped_sh_degree,
+    hold_in_shape,
+)
 from scene import Camera, Points
 
 
@@ -106,3 +113,26 @@ def test_by_default_nothing_changes() -> None:
 def test_values_without_meaning_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         RegulariseConfig(**wrong)
+
+
+def test_sh_dropout_lowers_the_degree_as_often_as_it_says() -> None:
+    config, generator = RegulariseConfig(sh_dropout=0.3), torch.Generator().manual_seed(0)
+    drawn = torch.tensor([dropped_sh_degree(config, 3, generator) for _ in range(20_000)])
+    # 20,000 draws: three standard deviations of a share of 0.7 are 0.0098, of 0.1 0.0064
+    assert float((drawn == 3).float().mean()) == pytest.approx(0.7, abs=0.0098)
+    for lower in range(3):
+        assert float((drawn == lower).float().mean()) == pytest.approx(0.1, abs=0.0064)
+
+
+def test_without_sh_dropout_nothing_is_drawn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert dropped_sh_degree(RegulariseConfig(), 3, generator) == 3
+    assert dropped_sh_degree(RegulariseConfig(sh_dropout=1.0), 0, generator) == 0
+    assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_a_share_of_sh_dropout_without_meaning_is_refused(share: float) -> None:
+    with pytest.raises(UserError, match="sh_dropout"):
+        RegulariseConfig(sh_dropout=share)
