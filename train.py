@@ -15,7 +15,8 @@ import os
 import shlex
 import signal
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +25,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads woul
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from atomic import atomic_write
 from configs import Config, parse_command_line, save_config, to_plain
-from depth_priors import Knowledge, ResizedPriors, learn
+from depth_priors import Knowledge, PseudoWish, ResizedPriors, learn
 from engine import (
     OutputFolder,
     StopRequest,
@@ -36,6 +38,7 @@ from engine import (
     checkpoint_path,
     claim_output,
     device_for,
+    generators_kept,
     is_due,
     latest_checkpoint,
     load_checkpoint,
@@ -46,7 +49,7 @@ from engine import (
     seed_everything,
 )
 from errors import UserError
-from evaluation import Report, evaluate, load_perceptual, write_report
+from evaluation import Report, evaluate, load_perceptual, to_8bit, write_report
 from gaussian_model import (
     GaussianAdam,
     Gaussians,
@@ -55,13 +58,14 @@ from gaussian_model import (
     dropout_factors,
     dropped_sh_degree,
     hold_in_shape,
+    load_ply,
     save_ply,
     set_learning_rates,
 )
-from losses import Objective, beside, draw_baseline, mean_squared_error
+from losses import Objective, PseudoTargets, beside, draw_baseline, mean_squared_error
 from native import cache_folder, set_threads
 from rasterizer import resolve_backend
-from scene import ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
+from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
 
 SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
 MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
@@ -85,6 +89,7 @@ def main() -> None:
         depth_loss=config.loss.wants_depth,
         starts=last is None,
         cache_folder=cache_folder(),
+        pseudo=pseudo_wish(config),
         quiet=config.quiet,
     )
     with claim_output(config.model_path, resume=config.resume, overwrite=config.overwrite) as output:
@@ -96,11 +101,13 @@ def train(
 ) -> None:
     """Runs the optimisation from its start, or from the checkpoint `last`, to its end."""
     device = device_for(backend)
-    state = start(config, scene, knowledge.points, last, output, device)
-    gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
-    objective = Objective(config.loss, config.iterations)
-    views = ImagePyramid([view.to(device) for view in knowledge.views], config.pyramid)
-    priors = ResizedPriors([None if prior is None else prior.to(device) for prior in knowledge.priors])
+    state = start(config, scene, knowledge.points, device)
+    if last is not None:
+        resume(state, last, config, output)
+    else:
+        save_ply(output.input_ply, state.gaussians)
+        write_cameras_json(output.cameras, [*scene.train, *scene.test])
+    save_config(output.config, config)
     first, clock = state.iteration, time.perf_counter()
 
     with (
@@ -109,97 +116,53 @@ def train(
             output.path, config.iterations, start=first, log_every=config.log_every, quiet=config.quiet
         ) as tracker,
     ):
-        tracker.message(describe(config, scene, gaussians, backend))
+        tracker.message(describe(config, scene, state.gaussians, backend))
         for line in knowledge.lines:
             tracker.message(line)
         if first == 0:
             show_knowledge(tracker, knowledge)
+        save = partial(
+            save_checkpoint,
+            state=state,
+            config_dict=to_plain(config),
+            keep=config.keep_checkpoints,
+            protected=config.checkpoint_iterations,
+        )
+        taught: list[View] = []
+        if config.pseudo.taught > 0 and first < config.iterations:
+            if first == 0:  # so that a run that is stopped here can be resumed
+                save(checkpoint_path(output.checkpoints, 0))
+            with tracker.paused(), generators_kept(state.generator):
+                taught = teach(config, scene, knowledge, output, backend, stop)
+        lessons = Lessons.of(config, knowledge, taught, device)
         for iteration in range(first + 1, config.iterations + 1):
-            if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
-                densifier.refine(iteration - 1, gaussians, optimizer)
-            set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
-            for _ in range(config.batch_size):  # gradients add up: to Adam, a sum is as good as a mean
-                chosen = state.sampler.next()
-                view = views.view(chosen, iteration)
-                prior = priors.get(chosen, view.camera.width, view.camera.height)
-                background = choose_background(config, state.generator).to(device)
-                image = view.image(background)
-
-                progress = iteration / config.iterations
-                degree = active_sh_degree(config.optim, iteration, gaussians.max_sh_degree)
-                draw = partial(
-                    gaussians.render,
-                    background=background,
-                    sh_degree=dropped_sh_degree(config.regularise, degree, state.generator),
-                    opacity_factors=dropout_factors(
-                        config.regularise, len(gaussians), progress, state.generator
-                    ),
-                    antialiased=config.model.antialiased,
-                    backend=backend,
-                )
-                binocular = config.loss.binocular_at(iteration)
-                render = draw(
-                    view.camera,
-                    depth=config.model.depth_mode if binocular or prior is not None else None,
-                    absgrad=densifier.wants_absgrad,
-                )
-                render.info["means2d"].retain_grad()
-                terms = objective(
-                    render,
-                    image,
-                    view.weight(),
-                    iteration=iteration,
-                    prior=prior,
-                    linear_scales=gaussians.linear_scales,
-                    linear_opacities=gaussians.linear_opacities,
-                )
-                if binocular:
-                    shift = draw_baseline(
-                        view.camera, render.depth[0], config.loss.binocular_shift, state.generator
-                    )
-                    seen = draw(beside(view.camera, shift), depth=None).color[0]
-                    terms |= objective.beside(render, seen, view.camera, shift, image, view.weight())
-                torch.stack(list(terms.values())).sum().backward()
-                densifier.collect(render.info)
-                tracker.losses(iteration, terms)
-                psnr = batch_psnr(render.color.squeeze(0), image, view.weight())
-                tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
-            tracker.scalars(iteration, {f"skipped/{name}": float(n) for name, n in objective.skipped.items()})
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            hold_in_shape(gaussians, config.regularise, scene.extent)
-            state.iteration = iteration
-
-            tracker.bar(iteration, len(gaussians), optimizer, (view.camera.width, view.camera.height))
+            view = learn_once(config, scene, state, lessons, iteration, backend, tracker)
+            tracker.bar(
+                iteration, len(state.gaussians), state.optimizer, (view.camera.width, view.camera.height)
+            )
             with tracker.paused():
                 if is_due(iteration, at=config.test_iterations, last=config.iterations):
-                    report = show(config, scene, gaussians, backend, tracker, iteration)
+                    report = show(config, scene, state.gaussians, backend, tracker, iteration)
                 if is_due(iteration, every=max(1, config.iterations // HISTOGRAMS)):
-                    tracker.histograms(iteration, gaussians)
+                    tracker.histograms(iteration, state.gaussians)
                 if is_due(iteration, at=config.save_iterations, last=config.iterations):
-                    save_ply(output.point_cloud(iteration), gaussians)
+                    save_ply(output.point_cloud(iteration), state.gaussians)
                 checkpoint_due = is_due(
                     iteration, config.checkpoint_iterations, config.checkpoint_every, last=config.iterations
                 )
                 if checkpoint_due or stop.requested:
-                    save_checkpoint(
-                        checkpoint_path(output.checkpoints, iteration),
-                        state,
-                        to_plain(config),
-                        keep=config.keep_checkpoints,
-                        protected=config.checkpoint_iterations,
-                    )
+                    save(checkpoint_path(output.checkpoints, iteration))
             if stop.requested and iteration < config.iterations:
                 stop.leave()
 
-        for name, count in objective.skipped.items():
+        for name, count in lessons.objective.skipped.items():
             tracker.message(
                 f"warning: {name} was left out {count:,} times: too few known pixels, or all of one depth"
             )
         if first >= config.iterations:  # it ended here, or was killed just before the figures were written
             tracker.message(f"the run is at iteration {first} already; raise --iterations to train on")
-            report = show(config, scene, gaussians, backend, tracker, first)
-            save_ply(output.point_cloud(first), gaussians)
+            report = show(config, scene, state.gaussians, backend, tracker, first)
+            save_ply(output.point_cloud(first), state.gaussians)
     finish(
         config,
         scene,
@@ -211,18 +174,160 @@ def train(
     )
 
 
-def start(
+@dataclass
+class Lessons:
+    """What the Gaussians learn from."""
+
+    views: ImagePyramid
+    priors: ResizedPriors
+    pseudo: PseudoTargets
+    objective: Objective
+
+    @classmethod
+    def of(
+        cls, config: Config, knowledge: Knowledge, taught: Sequence[View], device: torch.device
+    ) -> Lessons:
+        """All of it on `device`; `taught` are the teachers' pictures of the pseudo views, or none."""
+        return cls(
+            ImagePyramid([view.to(device) for view in knowledge.views], config.pyramid),
+            ResizedPriors([None if prior is None else prior.to(device) for prior in knowledge.priors]),
+            PseudoTargets(config.pseudo, knowledge.pseudo, taught, config.pyramid, device),
+            Objective(config.loss, config.iterations, config.pseudo),
+        )
+
+
+def learn_once(
     config: Config,
     scene: Scene,
-    points: Points,
-    last: Path | None,
+    state: TrainingState,
+    lessons: Lessons,
+    iteration: int,
+    backend: str,
+    tracker: Tracker | None = None,
+) -> View:
+    """One iteration: density control, gradients of the views of a batch, a step. Returns the last view."""
+    gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
+    objective, device = lessons.objective, gaussians.device
+    if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
+        densifier.refine(iteration - 1, gaussians, optimizer)
+    set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
+    progress = iteration / config.iterations
+    degree = active_sh_degree(config.optim, iteration, gaussians.max_sh_degree)
+    for _ in range(config.batch_size):  # gradients add up: to Adam, a sum is as good as a mean
+        chosen = state.sampler.next()
+        view = lessons.views.view(chosen, iteration)
+        prior = lessons.priors.get(chosen, view.camera.width, view.camera.height)
+        background = choose_background(config, state.generator).to(device)
+        image = view.image(background)
+
+        draw = partial(
+            gaussians.render,
+            sh_degree=dropped_sh_degree(config.regularise, degree, state.generator),
+            opacity_factors=dropout_factors(config.regularise, len(gaussians), progress, state.generator),
+            antialiased=config.model.antialiased,
+            backend=backend,
+        )
+        binocular = config.loss.binocular_at(iteration)
+        render = draw(
+            view.camera,
+            background=background,
+            depth=config.model.depth_mode if binocular or prior is not None else None,
+            absgrad=densifier.wants_absgrad,
+        )
+        render.info["means2d"].retain_grad()
+        terms = objective(
+            render,
+            image,
+            view.weight(),
+            iteration=iteration,
+            prior=prior,
+            linear_scales=gaussians.linear_scales,
+            linear_opacities=gaussians.linear_opacities,
+        )
+        if binocular:
+            shift = draw_baseline(view.camera, render.depth[0], config.loss.binocular_shift, state.generator)
+            seen = draw(beside(view.camera, shift), background=background, depth=None).color[0]
+            terms |= objective.beside(render, seen, view.camera, shift, image, view.weight())
+        pseudo = lessons.pseudo.draw(iteration, state.generator)
+        if pseudo is not None:
+            depth = config.model.depth_mode if config.pseudo.depth > 0 else None
+            behind = config.model.evaluation_background().to(device)
+            terms |= objective.pseudo(draw(pseudo.camera, background=behind, depth=depth), pseudo)
+        torch.stack(list(terms.values())).sum().backward()
+        densifier.collect(render.info)
+        if tracker is not None:
+            tracker.losses(iteration, terms)
+            psnr = batch_psnr(render.color.squeeze(0), image, view.weight())
+            tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
+    if tracker is not None:
+        tracker.scalars(iteration, {f"skipped/{name}": float(n) for name, n in objective.skipped.items()})
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    hold_in_shape(gaussians, config.regularise, scene.extent)
+    state.iteration = iteration
+    return view
+
+
+def teach(
+    config: Config,
+    scene: Scene,
+    knowledge: Knowledge,
     output: OutputFolder,
-    device: torch.device,
-) -> TrainingState:
-    """The state before the first iteration, from `points`, or as it was at the checkpoint `last`."""
+    backend: str,
+    stop: StopRequest,
+) -> list[View]:
+    """Trains models with other seeds, or finds them in the output folder; their pseudo views."""
+    alone = replace(config, pseudo=replace(config.pseudo, taught=0.0))
+    device = device_for(backend)
+    drawn = torch.Generator().manual_seed(config.seed)
+    seeds = torch.randint(2**31, (config.pseudo.teachers,), generator=drawn).tolist()
+    paths = [output.teacher(k) for k in range(len(seeds))]
+    for k, (seed, path) in enumerate(zip(seeds, paths, strict=True)):
+        if path.is_file():
+            continue
+        state = start(replace(alone, seed=seed), scene, knowledge.points, device)
+        lessons = Lessons.of(alone, knowledge, [], device)
+        bar = tqdm(
+            range(1, config.iterations + 1), desc=f"teacher {k + 1} of {len(seeds)}", unit="it", leave=False,
+            disable=True if config.quiet else None,
+        )  # fmt: skip
+        for iteration in bar:
+            learn_once(alone, scene, state, lessons, iteration, backend)
+            if stop.requested:
+                stop.leave()
+        save_ply(path, state.gaussians)
+    background = config.model.evaluation_background().to(device)
+    models = [load_ply(path).to(device) for path in paths]
+    return [
+        mean_picture(models, camera, background, config, backend, f"taught_{i:04}")
+        for i, camera in enumerate(knowledge.pseudo.cameras)
+    ]
+
+
+@torch.no_grad()
+def mean_picture(
+    models: Sequence[Gaussians], camera: Camera, background: Tensor, config: Config, backend: str, name: str
+) -> View:
+    """What several models see from one camera, averaged."""
+    pictures = [
+        model.render(
+            camera.to(model.device),
+            background=background,
+            depth=None,
+            antialiased=config.model.antialiased,
+            backend=backend,
+        ).color[0]
+        for model in models
+    ]
+    mean = torch.stack([picture.clamp(0.0, 1.0) for picture in pictures]).mean(0)
+    return View(name, camera, to_8bit(mean).cpu())
+
+
+def start(config: Config, scene: Scene, points: Points, device: torch.device) -> TrainingState:
+    """The state before the first iteration, with Gaussians at `points`."""
     generator = seed_everything(config.seed)
     gaussians = Gaussians.from_scene(replace(scene, points=points), config.model, generator).to(device)
-    state = TrainingState(
+    return TrainingState(
         gaussians=gaussians,
         optimizer=GaussianAdam(gaussians, config.optim, scene.extent),
         densifier=build_densifier(
@@ -236,18 +341,31 @@ def start(
         generator=generator,
         scene=scene.fingerprint(),
     )
-    if last is not None:
-        restore(state, load_checkpoint(last))
-        if state.iteration > config.iterations:
-            raise UserError(
-                f"--iterations: the run in {output.path} is at iteration {state.iteration} already, "
-                f"got {config.iterations}: expected a higher number"
-            )
-    else:
-        save_ply(output.input_ply, gaussians)
-        write_cameras_json(output.cameras, [*scene.train, *scene.test])
-    save_config(output.config, config)
-    return state
+
+
+def resume(state: TrainingState, last: Path, config: Config, output: OutputFolder) -> None:
+    """Puts a fresh state where it was at the checkpoint `last`."""
+    restore(state, load_checkpoint(last))
+    if state.iteration > config.iterations:
+        raise UserError(
+            f"--iterations: the run in {output.path} is at iteration {state.iteration} already, "
+            f"got {config.iterations}: expected a higher number"
+        )
+
+
+def pseudo_wish(config: Config) -> PseudoWish | None:
+    """What has to be known of pseudo views; None where none are used."""
+    asked = config.pseudo
+    if not asked.wanted:
+        return None
+    return PseudoWish(
+        asked.cameras,
+        asked.count,
+        config.seed,
+        warped=asked.warped > 0,
+        depth=asked.depth_from if asked.depth > 0 else "",
+        gradient=asked.depth_gradient,
+    )
 
 
 def show_knowledge(tracker: Tracker, knowledge: Knowledge) -> None:

@@ -92,6 +92,13 @@ class Parsed:
             raise ConfigError(
                 f"--{min(needless)}: it has no effect without a depth loss: add --depth_loss pearson."
             )
+        weights = ("pseudo.depth", "pseudo.warped", "pseudo.taught")
+        idle = [path for path in self.given if path.startswith("pseudo.") and path not in weights]
+        if idle and not config.pseudo.wanted:
+            raise ConfigError(
+                f"--{min(idle)}: it has no effect without a term: add --pseudo.depth, --pseudo.warped or "
+                "--pseudo.taught."
+            )
         never_full = config.pyramid.factor > 1.0 and config.pyramid.until >= config.iterations > 1
         if never_full and not config.resume:  # a resumed run may only grow, and says so itself
             raise ConfigError(

@@ -19,7 +19,7 @@ from configs.config_error import ConfigError
 from configs.values import walk
 from depth_priors import DepthConfig
 from gaussian_model import DensifyConfig, ModelConfig, OptimConfig, RegulariseConfig
-from losses import DepthLoss, LossConfig
+from losses import DepthLoss, LossConfig, PseudoConfig
 from scene import PyramidConfig, SceneConfig
 
 Flag = FlagCreatePairsOff[bool]
@@ -97,6 +97,8 @@ class Config:
     """What keeps Gaussians from fitting a few photographs only."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss terms."""
+    pseudo: PseudoConfig = field(default_factory=PseudoConfig)
+    """Places that nobody photographed: what the Gaussians must look like from there."""
 
     def __post_init__(self) -> None:
         """Refuses values with no meaning.

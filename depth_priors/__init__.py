@@ -16,6 +16,7 @@ from depth_priors.neighbours import Surroundings, look_around
 from depth_priors.points import dense_points
 from depth_priors.prior import DepthPrior, ResizedPriors, resized
 from depth_priors.provide import depth_priors, map_cache
+from depth_priors.pseudo import PseudoKnowledge, PseudoWish
 from depth_priors.stereo import StereoMap, stereo_maps, work_steps
 from depth_priors.stereo_once import SceneStereo
 
@@ -24,6 +25,8 @@ __all__ = [
     "DepthPrior",
     "Knowledge",
     "MapCache",
+    "PseudoKnowledge",
+    "PseudoWish",
     "ResizedPriors",
     "SceneStereo",
     "StereoMap",

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,11 +46,14 @@ def confidence_maps(
     Raises:
         UserError: what is asked for cannot be had.
     """
-    if config.confidence == "files":
+    chosen, why = config.confidence, ""
+    if chosen == "auto":
+        chosen, why = _best(config), " (confidence auto)"
+    if chosen == "files":
         maps = file_confidence(views, config)
         given = sum(one is not None for one in maps)
-        return maps, f"confidence: files, {given} of {len(views)} views ({config.confidence_dir})"
-    if config.confidence == "augment":
+        return maps, f"confidence: files, {given} of {len(views)} views ({config.confidence_dir}){why}"
+    if chosen == "augment":
         network = find_network(config)
         if network is None:
             raise UserError(
@@ -58,17 +62,28 @@ def confidence_maps(
                 "--confidence mvs, which needs none"
             )
         return list(augmented_confidence(views, network, cache, quiet=quiet)), (
-            f"confidence: variation of {network.name} over changed images"
+            f"confidence: variation of {network.name} over changed images{why}"
         )
-    if config.confidence == "mvs":
+    if chosen == "mvs":
         priors = stereo.priors
         given = sum(prior is not None for prior in priors)
         if given == 0:
-            _log.warning("--confidence mvs: stereo is impossible here: every pixel counts 1")
+            _log.warning(
+                "--confidence %s: stereo is impossible here: every pixel counts 1", config.confidence
+            )
         return [None if p is None else p.confidence.clamp(min=UNSEEN) for p in priors], (
-            f"confidence: agreement of views, {given} of {len(views)} views"
+            f"confidence: agreement of views, {given} of {len(views)} views{why}"
         )
     return [None] * len(views), ""
+
+
+def _best(config: DepthConfig) -> Literal["files", "augment", "mvs"]:
+    """What --confidence auto stands for."""
+    if config.confidence_dir:
+        return "files"
+    asked = config.depth_prior
+    may_ask = asked == "auto" or asked.startswith(("midas:", "onnx:"))
+    return "augment" if may_ask and find_network(config) is not None else "mvs"
 
 
 def file_confidence(views: Sequence[View], config: DepthConfig) -> list[Tensor | None]:

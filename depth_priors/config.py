@@ -52,9 +52,10 @@ class DepthConfig:
     """Fit priors of unknown scale or shift to the stereo's or the scene's depth."""
     depth_cache: str = ""
     """Folder in which computed maps are kept between runs ("" = the user's cache, none = keep nothing)."""
-    confidence: Literal["none", "files", "augment", "mvs"] = "none"
+    confidence: Literal["none", "auto", "files", "augment", "mvs"] = "none"
     """Weight of each pixel in the image loss: `files` (--confidence_dir), `augment` (how little a depth
-    network's answer varies when the image is changed), `mvs` (whether other views agree)."""
+    network's answer varies when the image is changed), `mvs` (whether other views agree). auto: files if
+    --confidence_dir is given, augment where there is a network, else mvs."""
     confidence_dir: str = ""
     """Folder of confidence maps, 0 to 1, one a photograph, by its name or stem (.png, .npy, .npz)."""
     confidence_map: str = ""
@@ -109,7 +110,7 @@ class DepthConfig:
             raise UserError(
                 f"--depth_download: expected --depth_prior midas:NAME, which says what to fetch, got {chosen}"
             )
-        read_for = chosen == "auto" or chosen.startswith("midas:") or self.confidence == "augment"
+        read_for = chosen == "auto" or chosen.startswith("midas:") or self.confidence in ("augment", "auto")
         if self.depth_weights and not read_for:
             raise UserError(
                 f"--depth_weights: read for --depth_prior midas:NAME or auto, got {chosen}: leave one out"
@@ -117,10 +118,12 @@ class DepthConfig:
         if self.confidence == "files" and not self.confidence_dir:
             raise UserError("--confidence files: expected --confidence_dir FOLDER too: add it")
         for name, value in (("confidence_dir", self.confidence_dir), ("confidence_map", self.confidence_map)):
-            if value and self.confidence != "files":
+            if value and self.confidence not in ("files", "auto"):
                 raise UserError(
                     f"--{name}: it is read for --confidence files, got {self.confidence}: add that"
                 )
+        if self.confidence_map and not self.confidence_dir:
+            raise UserError("--confidence_map: expected --confidence_dir FOLDER too: add it")
         for name, value in (("depth_dir", self.depth_dir), ("confidence_dir", self.confidence_dir)):
             if value and not Path(value).expanduser().is_dir():
                 raise UserError(f"--{name}: {value}: no such folder: check the path")

@@ -12,6 +12,7 @@ from depth_priors.config import DepthConfig
 from depth_priors.initial import initial_points
 from depth_priors.prior import DepthPrior
 from depth_priors.provide import depth_priors, map_cache
+from depth_priors.pseudo import PseudoKnowledge, PseudoWish, know_pseudo_views
 from depth_priors.stereo_once import SceneStereo
 from scene import Points, Scene, View, weighted_view
 
@@ -30,6 +31,8 @@ class Knowledge:
     """V maps [H, W] in [0, 1]; None where every pixel counts."""
     points: Points
     """To start from; empty where random ones are to be drawn."""
+    pseudo: PseudoKnowledge
+    """Of pseudo views; empty where none are wanted."""
     lines: tuple[str, ...]
     """What all this is and where it comes from, for the user."""
 
@@ -41,6 +44,7 @@ def learn(
     depth_loss: bool,
     starts: bool,
     cache_folder: Path,
+    pseudo: PseudoWish | None = None,
     quiet: bool = False,
 ) -> Knowledge:
     """Finds, reads or computes what the options ask for. Nothing is written but the cache.
@@ -51,6 +55,7 @@ def learn(
         depth_loss: whether a loss asks for priors.
         starts: whether points to start from are looked for; a resumed run has its Gaussians.
         cache_folder: where caches are, unless the options name a folder.
+        pseudo: what is wanted of pseudo views; None = there are none.
         quiet: no progress bars.
 
     Raises:
@@ -64,15 +69,28 @@ def learn(
     about_priors = about_points = ""
     if depth_loss:
         priors, about_priors = depth_priors(scene, config, stereo, cache, quiet=quiet)
-    elif config.depth_dir or (config.depth_prior not in ("auto", "none") and config.confidence != "augment"):
+    elif config.depth_dir or (
+        config.depth_prior not in ("auto", "none") and not _asks_network(config, pseudo)
+    ):
         about_priors = "warning: a depth prior is given and not used: add --depth_loss pearson"
     if starts:
         points, about_points = initial_points(scene, config, stereo)
+    pseudo_views = PseudoKnowledge()
+    if pseudo is not None:
+        pseudo_views = know_pseudo_views(scene, config, pseudo, stereo, quiet=quiet)
     return Knowledge(
         tuple(weighted_view(view, c) for view, c in zip(scene.train, confidences, strict=True)),
         tuple(priors),
         tuple(priors if depth_loss or not stereo.done else stereo.priors),
         tuple(confidences),
         points,
-        tuple(line for line in (about_confidence, about_priors, about_points) if line),
+        pseudo_views,
+        tuple(line for line in (about_confidence, about_priors, about_points, pseudo_views.line) if line),
+    )
+
+
+def _asks_network(config: DepthConfig, pseudo: PseudoWish | None) -> bool:
+    """Whether something besides the depth loss asks what --depth_prior names."""
+    return config.confidence in ("augment", "auto") or (
+        pseudo is not None and pseudo.depth in ("auto", "network")
     )

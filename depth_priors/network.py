@@ -47,8 +47,8 @@ class Network:
     """Its file, for the log."""
     key: str
     """Stands for the file's content and the way images are prepared."""
-    load: Callable[[], Callable[[Tensor], Tensor]]
-    """Makes what turns an image [H, W, 3] in [0, 1] into inverse depth [H, W], affine."""
+    load: Callable[[torch.device], Callable[[Tensor], Tensor]]
+    """Makes, on a device, what turns an image [H, W, 3] in [0, 1] there into inverse depth [H, W], affine."""
 
 
 def find_network(config: DepthConfig) -> Network | None:
@@ -61,7 +61,7 @@ def find_network(config: DepthConfig) -> Network | None:
     if chosen.startswith("onnx:"):
         model_file = Path(chosen.removeprefix("onnx:")).expanduser()
         onnx = OnnxModel(model_file)  # fails here, before anything is written
-        return Network(chosen, str(model_file), file_digest(model_file), lambda: onnx)
+        return Network(chosen, str(model_file), file_digest(model_file), lambda device: onnx)
     named = chosen.removeprefix("midas:") if chosen.startswith("midas:") else ""
     explicit = Path(config.depth_weights).expanduser() if config.depth_weights else None
     for name, model in MODELS.items():
@@ -100,8 +100,8 @@ def find_network(config: DepthConfig) -> Network | None:
 def _midas(name: str, path: Path, config: DepthConfig) -> Network:
     resize = config.midas_resize
 
-    def load() -> Callable[[Tensor], Tensor]:
-        network = load_network(name, path)
+    def load(device: torch.device) -> Callable[[Tensor], Tensor]:
+        network = load_network(name, path).to(device)
         return lambda image: estimate(network, name, image, resize)
 
     return Network(f"midas:{name}", str(path), f"{MODELS[name].sha256} {resize}", load)
@@ -214,7 +214,7 @@ def _over_views(
     found = {i: maps[what] for i, maps in enumerate(kept) if maps is not None}
     if missing:
         threads = torch.get_num_threads()
-        run = network.load()
+        run = network.load(torch.device("cpu"))
 
         def one(i: int) -> Tensor:
             torch.set_num_threads(1)  # of this worker

@@ -70,6 +70,7 @@ class OnnxModel:
             UserError: the model fails, or gives something else.
         """
         height, width = image.shape[:2]
+        device = image.device
         w, h = self.size(width, height)
         fitted = cv2.resize(image.cpu().numpy(), (w, h), interpolation=cv2.INTER_CUBIC)
         pixels = ((fitted - MEAN) / STD).transpose(2, 0, 1)[None]
@@ -82,7 +83,7 @@ class OnnxModel:
         if result.ndim not in (3, 4) or result.size != result.shape[-1] * result.shape[-2]:
             raise UserError(f"{self.path}: expected one map [1, height, width], got {list(result.shape)}")
         found = result.reshape(result.shape[-2:]).astype(np.float32)
-        return torch.from_numpy(cv2.resize(found, (width, height), interpolation=cv2.INTER_CUBIC))
+        return torch.from_numpy(cv2.resize(found, (width, height), interpolation=cv2.INTER_CUBIC)).to(device)
 
 
 def _first_line(error: Exception) -> str:

@@ -80,6 +80,10 @@ class ResizedPriors:
         self._priors = list(priors)
         self._last = list(priors)
 
+    def __len__(self) -> int:
+        """Number of views."""
+        return len(self._priors)
+
     def get(self, index: int, width: int, height: int) -> DepthPrior | None:
         """The prior of view `index` as [height, width], None where it has none."""
         full, last = self._priors[index], self._last[index]

@@ -20,7 +20,7 @@ from engine.device import device_for
 from engine.memory import peak_memory_gib
 from engine.output import OutputError, OutputFolder, claim_output
 from engine.schedule import is_due, ramp
-from engine.seeding import seed_everything
+from engine.seeding import generators_kept, seed_everything
 from engine.state import TrainingState
 from engine.tracker import Tracker
 
@@ -36,6 +36,7 @@ __all__ = [
     "checkpoint_path",
     "claim_output",
     "device_for",
+    "generators_kept",
     "is_due",
     "latest_checkpoint",
     "load_checkpoint",

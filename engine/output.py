@@ -31,6 +31,7 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
     "per_view.json",
     "events.out.tfevents.*",
     "point_cloud/iteration_*/point_cloud.ply",
+    "teachers/teacher_*.ply",
     "checkpoints/iteration_*.pt",
     *(
         f"{split}/ours_*/{name}"
@@ -77,6 +78,10 @@ class OutputFolder:
     def point_cloud(self, iteration: int) -> Path:
         """Returns the .ply of an iteration (its folder is not made)."""
         return self.path / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply"
+
+    def teacher(self, number: int) -> Path:
+        """Returns the .ply of a model that was trained to teach the run's own (its folder is not made)."""
+        return self.path / "teachers" / f"teacher_{number}.ply"
 
     def renders(self, split: str, iteration: int) -> Path:
         """Returns the folder of `split`'s ("test", "train") images of an iteration (not made)."""
@@ -133,7 +138,7 @@ class OutputFolder:
             for path in self.path.glob(pattern):
                 if path.is_file() and not _through_link(path, self.path):
                     path.unlink()
-        for folder in ("point_cloud", "checkpoints", "test", "train", "video"):
+        for folder in ("point_cloud", "checkpoints", "teachers", "test", "train", "video"):
             _remove_empty(self.path / folder)
         left = sorted(path.name for path in self.path.iterdir() if path.name != _LOCK)
         if left:

@@ -6,7 +6,9 @@ generators are seeded as well, for code that is not ours, and are saved and rest
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -54,3 +56,13 @@ def set_generator_states(states: dict[str, Any], generator: torch.Generator) -> 
     random.setstate((version, tuple(internal.tolist()), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+
+
+@contextlib.contextmanager
+def generators_kept(generator: torch.Generator) -> Iterator[None]:
+    """Whatever is drawn or seeded within, all generators are afterwards where they were."""
+    states = generator_states(generator)
+    try:
+        yield
+    finally:
+        set_generator_states(states, generator)

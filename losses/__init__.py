@@ -10,11 +10,15 @@ from losses.binocular import beside, draw_baseline
 from losses.depth import DepthLoss
 from losses.image import l1_and_ssim, mean_squared_error, ssim, ssim_map
 from losses.objective import LossConfig, Objective
+from losses.pseudo import PseudoConfig, PseudoTarget, PseudoTargets
 
 __all__ = [
     "DepthLoss",
     "LossConfig",
     "Objective",
+    "PseudoConfig",
+    "PseudoTarget",
+    "PseudoTargets",
     "beside",
     "draw_baseline",
     "l1_and_ssim",

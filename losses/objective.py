@@ -12,8 +12,9 @@ from torch import Tensor
 from depth_priors import DepthPrior
 from errors import UserError
 from losses.binocular import binocular_loss
-from losses.depth import DepthLoss, depth_loss
+from losses.depth import FEWEST, DepthLoss, depth_loss
 from losses.image import l1_and_ssim
+from losses.pseudo import PseudoConfig, PseudoTarget
 from rasterizer.contract import RenderOutput
 from scene import Camera
 
@@ -103,9 +104,10 @@ class Objective:
     skipped: Counter[str]
     """How often a term was left out because it could not be computed, by its name."""
 
-    def __init__(self, config: LossConfig, iterations: int = 1) -> None:
-        """Weights follow their schedules over `iterations`."""
+    def __init__(self, config: LossConfig, iterations: int = 1, pseudo: PseudoConfig | None = None) -> None:
+        """Weights follow their schedules over `iterations`; those of pseudo views are None = all 0."""
         self.config = config
+        self.pseudo_config = pseudo or PseudoConfig()
         self.iterations = iterations
         self.skipped = Counter()
 
@@ -168,3 +170,45 @@ class Objective:
             self.skipped["binocular"] += 1
             return {}
         return {"binocular": self.config.binocular * loss}
+
+    def pseudo(self, render: RenderOutput, target: PseudoTarget) -> dict[str, Tensor]:
+        """The weighted terms of a pseudo view.
+
+        Args:
+            render: its output (C = 1), with depth where `target` has a prior.
+            target: what it is held to.
+
+        Returns:
+            Scalars by name, of what is known there: pseudo_depth, warped_l1, warped_dssim, taught_l1,
+            taught_dssim.
+        """
+        config = self.pseudo_config
+        terms: dict[str, Tensor] = {}
+        color = render.color.squeeze(0)
+        for name, weight, view in (
+            ("warped", config.warped, target.warped),
+            ("taught", config.taught, target.taught),
+        ):
+            if view is None or weight == 0.0:
+                continue
+            known = view.weight()
+            if known is not None and int((known > 0).sum()) < FEWEST:
+                self.skipped[name] += 1
+                continue
+            l1, similarity = l1_and_ssim(color, view.image(), known)
+            amount, share = target.share * weight, self.config.lambda_dssim
+            terms |= {
+                f"{name}_l1": amount * (1 - share) * l1,
+                f"{name}_dssim": amount * share * (1 - similarity),
+            }
+        if config.depth > 0.0:
+            prior = target.estimate(color) if target.estimate is not None else target.prior
+            loss = None
+            if prior is not None:
+                patch = self.config.depth_patch
+                loss = depth_loss(config.depth_loss, render.depth[0], render.alpha[0], prior, patch=patch)
+            if loss is None:
+                self.skipped["pseudo_depth"] += 1
+            else:
+                terms["pseudo_depth"] = target.share * config.depth * loss
+        return terms

@@ -12,6 +12,7 @@ from scene.config import SceneConfig
 from scene.focus import focus_depth
 from scene.load import load_scene
 from scene.matching import files_below, name_key
+from scene.pseudo import PseudoCameras, PseudoKind
 from scene.pyramid import ImagePyramid, PyramidConfig
 from scene.sampler import ViewSampler
 from scene.scene_error import SceneError
@@ -22,6 +23,8 @@ __all__ = [
     "ImagePyramid",
     "NamedCamera",
     "Points",
+    "PseudoCameras",
+    "PseudoKind",
     "PyramidConfig",
     "Scene",
     "SceneConfig",

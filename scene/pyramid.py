@@ -65,6 +65,11 @@ class PyramidConfig:
         octaves = math.log2(self.factor) * (1.0 - (iteration - 1) / self.until)
         return min(self.factor, 2.0 ** (math.ceil(octaves * STEPS_PER_OCTAVE - 1e-9) / STEPS_PER_OCTAVE))
 
+    def size(self, width: int, height: int, iteration: int) -> tuple[int, int]:
+        """Width and height at which an iteration (from 1) sees a picture of this size."""
+        limited = max(1.0, min(self.reduction(iteration), min(width, height) / SMALLEST_SIDE))
+        return max(1, round(width / limited)), max(1, round(height / limited))
+
 
 class ImagePyramid:
     """The training views at the size that an iteration wants.
@@ -89,8 +94,6 @@ class ImagePyramid:
             self._shrunk.clear()
             self._reduction = reduction
         if index not in self._shrunk:
-            size = (full.camera.width, full.camera.height)
-            limited = max(1.0, min(reduction, min(size) / SMALLEST_SIDE))
-            width, height = (max(1, round(side / limited)) for side in size)
-            self._shrunk[index] = shrink_view(full, width, height)
+            size = self.config.size(full.camera.width, full.camera.height, iteration)
+            self._shrunk[index] = shrink_view(full, *size)
         return self._shrunk[index]

@@ -92,4 +92,4 @@ def test_the_option_names_the_file_and_its_content_is_the_key(tmp_path):
     path = _write(tmp_path / "m.onnx")
     network = find_network(DepthConfig(depth_prior=f"onnx:{path}"))
     assert network is not None and network.origin == str(path) and len(network.key) == 64
-    assert network.load()(torch.rand(60, 80, 3)).shape == (60, 80)
+    assert network.load(torch.device("cpu"))(torch.rand(60, 80, 3)).shape == (60, 80)

@@ -1,0 +1,127 @@
+"""train.py with pseudo views and teachers: exact, resumable, shown, and cleared with the run."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from engine import load_checkpoint
+from errors import UserError
+from gaussian_model import load_ply
+from tests.test_depth_training import _events
+
+RUN = (
+    *("--eval", "--config", "quick", "--iterations", "20", "--checkpoint_every", "10", "--init", "sfm"),
+    *("--densify.start", "2", "--densify.every", "4", "--pyramid.factor", "2", "--pyramid.until", "10"),
+    *("--log_every", "1", "--quiet"),
+)
+TAUGHT = (*("--pseudo.count", "5", "--pseudo.start", "3", "--pseudo.taught", "1", "--pseudo.teachers", "2"),)
+ALL = (
+    *TAUGHT,
+    "--pseudo.depth",
+    "0.5",
+    "--pseudo.warped",
+    "0.5",
+    "--pseudo.ramp",
+    "5",
+    "--pseudo.every",
+    "2",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weights of this machine."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough for stereo: 10 views of 128x96 pixels."""
+    from scene.synthetic import write_synthetic_scene
+
+    folder = tmp_path_factory.mktemp("pseudo") / "room"
+    write_synthetic_scene(folder, n_views=10, width=128, height=96, points=800)
+    return folder
+
+
+@pytest.fixture
+def run(scene: Path, monkeypatch: pytest.MonkeyPatch):
+    def _run(output: Path, *options: str, last: int = 20) -> dict:
+        words = ["-s", str(scene), "-m", str(output), *RUN, "--depth_cache", "none", *options]
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        train.main()
+        return load_checkpoint(output / "checkpoints" / f"iteration_{last}.pt")
+
+    return _run
+
+
+def _same(a: dict, b: dict) -> bool:
+    return all(
+        value.shape == b["gaussians"][key].shape and torch.equal(value, b["gaussians"][key])
+        for key, value in a["gaussians"].items()
+    )
+
+
+def test_pseudo_views_are_exact_and_shown(run, tmp_path: Path) -> None:
+    one = run(tmp_path / "a", *ALL, "--threads", "1")
+    three = run(tmp_path / "b", *ALL, "--threads", "3")
+    assert _same(one, three)
+    scalars, _ = _events(tmp_path / "a")
+    names = {"pseudo_depth", "warped_l1", "warped_dssim", "taught_l1", "taught_dssim"}
+    assert {f"loss/{name}" for name in names} <= scalars
+    plain = run(tmp_path / "plain")
+    assert not _same(one, plain)
+    assert not any("pseudo" in tag or "taught" in tag for tag in _events(tmp_path / "plain")[0])
+    assert not (tmp_path / "plain" / "teachers").exists()
+
+
+def test_a_resumed_run_takes_the_teachers_that_are_there(run, tmp_path: Path) -> None:
+    whole = run(tmp_path / "a", *TAUGHT, "--keep_checkpoints", "0")
+    paths = [tmp_path / "a" / "teachers" / f"teacher_{k}.ply" for k in range(2)]
+    first, second = (load_ply(path) for path in paths)
+    assert not torch.equal(first.params["sh0"][:50], second.params["sh0"][:50]), "they differ in their seeds"
+    for k, gone in enumerate(([], ["checkpoints/iteration_10.pt"], ["teachers/teacher_1.ply"])):
+        again = tmp_path / f"again{k}"
+        shutil.copytree(tmp_path / "a", again)
+        for name in ("checkpoints/iteration_20.pt", *gone):
+            (again / name).unlink()
+        if gone and gone[0].startswith("checkpoints"):  # killed among the teachers
+            assert [path.name for path in (again / "checkpoints").iterdir()] == ["iteration_0.pt"]
+            (again / "teachers" / "teacher_1.ply").unlink()
+        kept = (again / "teachers" / "teacher_0.ply").stat().st_mtime_ns
+        assert _same(whole, run(again, *TAUGHT, "--resume")), gone
+        assert (again / "teachers" / "teacher_0.ply").stat().st_mtime_ns == kept, "it is not trained again"
+
+
+def test_teachers_leave_the_runs_own_random_numbers_alone(run, tmp_path: Path) -> None:
+    """A run whose teachers are never asked is the plain run."""
+    plain = run(tmp_path / "a", "--iterations", "14", last=14)
+    taught = run(tmp_path / "b", *TAUGHT, "--iterations", "14", "--pseudo.start", "14", last=14)
+    assert _same(plain, taught)
+
+
+def test_overwriting_a_run_removes_its_teachers(run, tmp_path: Path) -> None:
+    run(tmp_path / "a", *TAUGHT)
+    run(tmp_path / "a", "--overwrite")
+    assert not (tmp_path / "a" / "teachers").exists()
+
+
+def test_unpooling_and_the_rest_train_and_are_exact(run, tmp_path: Path) -> None:
+    options = ("--densify.unpool", "0.02", "--densify.prune_near", "0.5", "--regularise.sh_dropout", "0.5")
+    one = run(tmp_path / "a", *options, "--threads", "1")
+    assert _same(one, run(tmp_path / "b", *options, "--threads", "3"))
+    plain = run(tmp_path / "c")
+    assert len(one["gaussians"]["means"]) > len(plain["gaussians"]["means"])
+
+
+def test_what_cannot_be_had_is_said_before_anything_is_written(run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a network"):
+        run(tmp_path / "a", "--pseudo.depth", "1", "--pseudo.depth_from", "network")
+    assert not (tmp_path / "a").exists()
