@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from atomic import atomic_write
-from configs import Config, parse_command_line, save_config, to_plain
+from configs import Config, parse_command_line, save_config, scale_schedules, to_plain
 from depth_priors import Knowledge, PseudoWish, ResizedPriors, learn
 from engine import (
     OutputFolder,
@@ -277,7 +277,9 @@ def teach(
     stop: StopRequest,
 ) -> list[View]:
     """Trains models with other seeds, or finds them in the output folder; their pseudo views."""
-    alone = replace(config, pseudo=replace(config.pseudo, taught=0.0))
+    length = config.pseudo.teacher_iterations or config.iterations
+    alone = replace(config, iterations=length, pseudo=replace(config.pseudo, taught=0.0))
+    alone = scale_schedules(alone, length / config.iterations)
     device = device_for(backend)
     drawn = torch.Generator().manual_seed(config.seed)
     seeds = torch.randint(2**31, (config.pseudo.teachers,), generator=drawn).tolist()
@@ -288,7 +290,7 @@ def teach(
         state = start(replace(alone, seed=seed), scene, knowledge.points, device)
         lessons = Lessons.of(alone, knowledge, [], device)
         bar = tqdm(
-            range(1, config.iterations + 1), desc=f"teacher {k + 1} of {len(seeds)}", unit="it", leave=False,
+            range(1, length + 1), desc=f"teacher {k + 1} of {len(seeds)}", unit="it", leave=False,
             disable=True if config.quiet else None,
         )  # fmt: skip
         for iteration in bar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 from configs.config_error import ConfigError
 from configs.scaling import scale_schedules
@@ -33,8 +34,8 @@ def choose_preset(n_train_views: int, backend: str) -> str:
     return "full_capture" if backend == "gsplat" else "cpu_capture"
 
 
-def load_preset(name_or_path: str) -> Config:
-    """Returns the defaults changed by a preset.
+def load_preset(name_or_path: str, *, few_views: bool = False) -> Config:
+    """Returns the defaults changed by a preset, and by its `few_views` section where that is asked for.
 
     A schedule that the preset does not state is the default's, scaled to the preset's own `iterations`. The
     config.yaml of an earlier run is a preset too; the paths in it are left out.
@@ -45,6 +46,13 @@ def load_preset(name_or_path: str) -> Config:
     path = find_preset(name_or_path)
     values = read_yaml(path)
     values = {key: value for key, value in values.items() if key not in _RUN_KEYS}
+    for_few = values.pop("few_views", {})
+    if not isinstance(for_few, dict):
+        raise ConfigError(f"{path}: few_views: expected options, got {for_few!r}: mend the file.")
+    if few_views:
+        values = _merged(values, for_few)
+    else:
+        update(Config(), for_few, str(path))  # a mistake there is said even where it is not used
     default = Config()
     config = update(default, values, str(path))
     stated = set(_stated(values))
@@ -68,6 +76,15 @@ def find_preset(name_or_path: str) -> Path:
     similar = difflib.get_close_matches(Path(name_or_path).stem, names, n=1)
     hint = f"did you mean {similar[0]}?" if similar else f"presets: {', '.join(names)}."
     raise ConfigError(f"--config: no preset or file {name_or_path!r}: {hint}")
+
+
+def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested mappings changed by others."""
+    merged = dict(values)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(values.get(key), dict)
+        merged[key] = _merged(values[key], value) if both else value
+    return merged
 
 
 def _stated(values: dict[str, object], prefix: str = "") -> list[str]:

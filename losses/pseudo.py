@@ -56,7 +56,9 @@ class PseudoConfig:
     taught: float = 0.0
     """Weight of L1 and SSIM against the teachers' mean picture."""
     teachers: int = 3
-    """How many models are trained first for that, as long as this one each."""
+    """How many models are trained first for that."""
+    teacher_iterations: int = field(default=0, metadata={"unit": "iterations"})
+    """Length of their training, whose schedules are this one's, scaled; 0 = as long as this one."""
 
     def __post_init__(self) -> None:
         """Refuses values with no meaning.
@@ -64,7 +66,7 @@ class PseudoConfig:
         Raises:
             UserError: names the field.
         """
-        for name in ("start", "until", "ramp"):
+        for name in ("start", "until", "ramp", "teacher_iterations"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: expected at least 0 iterations, got {getattr(self, name)}")
         for name in ("count", "every", "teachers"):

@@ -16,6 +16,7 @@ from configs import (
     choose_preset,
     load_preset,
     parse_command_line,
+    preset_names,
     save_config,
     scale_schedules,
 )
@@ -24,6 +25,7 @@ from configs.scaling import schedule_fields
 from configs.schema import CommandLine
 from configs.values import walk
 from errors import UserError
+from losses import LossConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +52,7 @@ def test_a_preset_is_found_by_name_and_by_path(name, tmp_path, monkeypatch):
 def test_an_unknown_preset_suggests_one():
     with pytest.raises(ConfigError, match=r"no preset or file 'quik': did you mean quick\?"):
         parse("--config", "quik")
-    with pytest.raises(ConfigError, match=r"presets: cpu_capture, full_capture, mcmc, quick, sparse_view"):
+    with pytest.raises(ConfigError, match=r"presets: confidence, cpu_capture, fsgs, full_capture, g2"):
         parse("--config", "zzz")
 
 
@@ -76,7 +78,33 @@ def test_a_named_preset_is_kept_whatever_the_number_of_views():
     assert parse("--config", "quick", views=3).config == "quick"
 
 
-@pytest.mark.parametrize("name", ["quick", "sparse_view", "cpu_capture", "full_capture"])
+def test_a_preset_may_have_a_section_for_few_views(tmp_path):
+    few, many = (parse("--config", "quick", "--optim.sh0_lr", "0.5", views=n) for n in (24, 25))
+    assert (few.depth.init, many.depth.init) == ("mvs", "auto")
+    assert few == dataclasses.replace(
+        load_preset("quick", few_views=True),
+        config="quick", source_path=few.source_path, model_path=few.model_path, optim=few.optim,
+    )  # fmt: skip
+    assert few.optim.sh0_lr == many.optim.sh0_lr == 0.5, "what is typed wins over both"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "iterations: 100\nloss:\n  lambda_dssim: 0.5\nfew_views:\n  loss:\n    depth_weight: 0.3\n"
+    )
+    assert parse("--config", str(mine), views=25).loss == LossConfig(lambda_dssim=0.5)
+    assert parse("--config", str(mine), views=3).loss == LossConfig(lambda_dssim=0.5, depth_weight=0.3)
+    longer = parse("--config", "quick", "--iterations", "2000", views=3)
+    assert longer.densify.stop == 1200, "schedules of that section are for its own length"
+
+
+@pytest.mark.parametrize("text", ["few_views: 3\n", "few_views:\n  loss:\n    typo: 1\n"])
+def test_a_mistake_in_that_section_is_said_for_any_number_of_views(text, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        parse("--config", str(mine), views=100)
+
+
+@pytest.mark.parametrize("name", preset_names())
 def test_shipped_presets_leave_the_scene_alone_since_they_are_chosen_after_reading_it(name):
     assert load_preset(name).scene == Config().scene
 
