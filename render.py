@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"{options.ply or options.model_path}: expected Gaussians to render, got none")
     gaussians = gaussians.to(device_for(backend))
     scene = load_views(options, config)
-    background = config.model.evaluation_background()
+    mean = torch.zeros(3) if scene is None else scene.mean_colour
+    background = config.model.evaluation_background(mean).to(gaussians.device)
 
     def render(camera: Camera) -> RenderOutput:
         return gaussians.render(

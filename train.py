@@ -217,7 +217,7 @@ def learn_once(
         chosen = state.sampler.next()
         view = lessons.views.view(chosen, iteration)
         prior = lessons.priors.get(chosen, view.camera.width, view.camera.height)
-        background = choose_background(config, state.generator).to(device)
+        background = config.model.training_background(state.generator).to(device)
         image = view.image(background)
 
         draw = partial(
@@ -251,7 +251,7 @@ def learn_once(
         pseudo = lessons.pseudo.draw(iteration, state.generator)
         if pseudo is not None:
             depth = config.model.depth_mode if config.pseudo.depth > 0 else None
-            behind = config.model.evaluation_background().to(device)
+            behind = config.model.evaluation_background(scene.mean_colour).to(device)
             terms |= objective.pseudo(draw(pseudo.camera, background=behind, depth=depth), pseudo)
         torch.stack(list(terms.values())).sum().backward()
         densifier.collect(render.info)
@@ -298,7 +298,7 @@ def teach(
             if stop.requested:
                 stop.leave()
         save_ply(path, state.gaussians)
-    background = config.model.evaluation_background().to(device)
+    background = config.model.evaluation_background(scene.mean_colour).to(device)
     models = [load_ply(path).to(device) for path in paths]
     return [
         mean_picture(models, camera, background, config, backend, f"taught_{i:04}")
@@ -384,13 +384,6 @@ def show_knowledge(tracker: Tracker, knowledge: Knowledge) -> None:
             tracker.maps(0, f"confidence/{view.stem}", share={"image": confidence})
 
 
-def choose_background(config: Config, generator: torch.Generator) -> Tensor:
-    """The colour [3] behind the Gaussians of one iteration."""
-    if config.model.background == "random":
-        return torch.rand(3, generator=generator)
-    return config.model.evaluation_background()
-
-
 @torch.no_grad()
 def batch_psnr(image: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """PSNR in dB of one training render [H, W, 3], not rounded to 8 bits: for the bar and its curve."""
@@ -402,7 +395,7 @@ def show(
     config: Config, scene: Scene, gaussians: Gaussians, backend: str, tracker: Tracker, iteration: int
 ) -> Report:
     """Evaluates the test views and shows figures and images of some views in TensorBoard."""
-    background = config.model.evaluation_background().to(gaussians.device)
+    background = config.model.evaluation_background(scene.mean_colour).to(gaussians.device)
 
     def render(view: View):  # noqa: ANN202
         return gaussians.render(

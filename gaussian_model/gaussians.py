@@ -30,8 +30,10 @@ class ModelConfig:
 
     sh_degree: int = 3
     """Highest spherical-harmonic degree of the colours, 0 (no view dependence) to 4."""
-    background: Literal["black", "white", "random"] = "black"
-    """Colour behind the Gaussians in training; `random` draws one per iteration."""
+    background: Literal["black", "white", "random", "mean"] = "black"
+    """Colour behind the Gaussians: `black`, `white`, `random` (drawn anew for each training image, so that
+    what photographs show becomes opaque; black behind the finished ones), or `mean` (random in training;
+    behind the finished ones the photographs' mean colour, for what none of them shows)."""
     antialiased: bool = False
     """Compensate the opacity of Gaussians that the 0.3 px screen filter widens (Mip-Splatting)."""
     init_opacity: float = 0.1
@@ -58,8 +60,16 @@ class ModelConfig:
         if self.random_points < 1:
             raise UserError(f"random_points: expected at least 1, got {self.random_points}")
 
-    def evaluation_background(self) -> Tensor:
-        """White or black [3]; black where training draws random ones."""
+    def evaluation_background(self, mean: Tensor) -> Tensor:
+        """Colour [3] behind the finished Gaussians; `mean` is the photographs' mean colour."""
+        if self.background == "mean":
+            return mean
+        return torch.full((3,), 1.0 if self.background == "white" else 0.0)
+
+    def training_background(self, generator: torch.Generator) -> Tensor:
+        """Colour [3] behind the Gaussians in one training image."""
+        if self.background in ("random", "mean"):
+            return torch.rand(3, generator=generator)
         return torch.full((3,), 1.0 if self.background == "white" else 0.0)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -170,6 +171,22 @@ class Scene:
     extent: float
     """Radius of the training cameras, world units, > 0: the unit of the position learning rate."""
     source: Path
+
+    @cached_property
+    def mean_colour(self) -> Tensor:
+        """[3] in [0, 1], CPU: of all training pixels that count; black where a view is transparent somewhere.
+
+        What a place most probably looks like that no training view shows. The same bits for any number of
+        threads.
+        """
+        total, count = torch.zeros(3, dtype=torch.int64), 0
+        for view in self.train:
+            if view.alpha is not None:
+                return torch.zeros(3)
+            used = view.pixels if view.mask is None else view.pixels[view.mask > 127]
+            total += used.reshape(-1, 3).sum(0, dtype=torch.int64).cpu()
+            count += used.numel() // 3
+        return (total.double() / (255.0 * max(count, 1))).float()
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell this scene, image size and split from others.

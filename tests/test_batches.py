@@ -39,7 +39,7 @@ def test_a_step_uses_the_sum_of_the_gradients_of_its_views(
     assert saved["sampler"]["stack"] == []  # all eight training views, each once
 
     gaussians = load_ply(tmp_path / "out" / "input.ply")  # what the run started from
-    background = ModelConfig().evaluation_background()
+    background = ModelConfig().evaluation_background(torch.zeros(3))
     for view in load_scene(small_scene, SceneConfig(eval=True)).train:
         render = gaussians.render(view.camera, background=background, sh_degree=0, depth=None, backend="cpu")
         terms = Objective(LossConfig())(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import render
 import train
 from engine import load_checkpoint
 from errors import UserError
@@ -125,3 +127,14 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(run, tmp_path: Pa
     with pytest.raises(UserError, match="expected a network"):
         run(tmp_path / "a", "--pseudo.depth", "1", "--pseudo.depth_from", "network")
     assert not (tmp_path / "a").exists()
+
+
+def test_rendering_a_run_shows_it_before_the_same_mean_colour(run, tmp_path: Path) -> None:
+    run(tmp_path / "a", "--model.background", "mean")
+    measured = json.loads((tmp_path / "a" / "per_view.json").read_text())
+    render.main(["-m", str(tmp_path / "a"), "--skip_train"])
+    assert json.loads((tmp_path / "a" / "per_view.json").read_text()) == measured
+    shutil.rmtree(tmp_path / "a" / "test")
+    render.main(["-m", str(tmp_path / "a"), "--skip_train", "-w"])  # another one gives other figures
+    stem = next((tmp_path / "a" / "test").iterdir())
+    assert json.loads((stem / "per_view.json").read_text()) != measured

@@ -85,3 +85,18 @@ def test_snapshot_helper_sees_every_moment():
 def test_a_model_config_without_meaning_is_refused(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         ModelConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("background", "trained", "finished"),
+    [("black", 0.0, 0.0), ("white", 1.0, 1.0), ("random", None, 0.0), ("mean", None, 0.3)],
+)
+def test_what_lies_behind_the_gaussians(background, trained, finished):
+    config, generator = ModelConfig(background=background), torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    seen = torch.stack([config.training_background(generator) for _ in range(3)])
+    if trained is None:
+        assert len(seen.unique()) == 9 and 0.0 <= float(seen.min()) and float(seen.max()) < 1.0
+    else:
+        assert torch.equal(seen, torch.full((3, 3), trained)) and torch.equal(generator.get_state(), before)
+    assert torch.equal(config.evaluation_background(torch.full((3,), 0.3)), torch.full((3,), finished))

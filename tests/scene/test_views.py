@@ -260,3 +260,26 @@ def test_confidence_is_relative_so_that_a_small_one_everywhere_changes_nothing()
     assert mask is not None and mask[0].unique().tolist() == [128] and mask[1:].unique().tolist() == [255]
     nothing = weighted_view(view, torch.zeros(height, width)).mask
     assert nothing is not None and not bool(nothing.any())
+
+
+def _plain(pixels, *, mask=None, alpha=None):
+    camera = Camera(torch.eye(4), torch.eye(3), pixels.shape[1], pixels.shape[0])
+    return View("a.png", camera, pixels, alpha, mask)
+
+
+def test_the_mean_colour_is_that_of_all_pixels_that_count():
+    g = torch.Generator().manual_seed(0)
+    pixels = [torch.randint(0, 256, (6, 7 + i, 3), generator=g, dtype=torch.uint8) for i in range(2)]
+    mask = (torch.rand(6, 7, generator=g) < 0.5).to(torch.uint8) * 255
+    views = (_plain(pixels[0], mask=mask), _plain(pixels[1]))
+    counted = torch.cat([pixels[0][mask > 0], pixels[1].reshape(-1, 3)]).double()
+    scene = Scene(views, (), Points.none(), 1.0, Path())
+    torch.testing.assert_close(scene.mean_colour, (counted.mean(0) / 255.0).float())
+    nothing = Scene((_plain(pixels[0], mask=torch.zeros_like(mask)),), (), Points.none(), 1.0, Path())
+    assert nothing.mean_colour.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_transparent_photographs_stand_before_black():
+    pixels = torch.full((4, 5, 3), 200, dtype=torch.uint8)
+    views = (_plain(pixels), _plain(pixels, alpha=torch.zeros(4, 5, dtype=torch.uint8)))
+    assert Scene(views, (), Points.none(), 1.0, Path()).mean_colour.tolist() == [0.0, 0.0, 0.0]
