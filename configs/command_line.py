@@ -16,7 +16,7 @@ from pathlib import Path
 import tyro
 
 from configs.config_error import ConfigError
-from configs.presets import SPARSE_VIEWS, choose_preset, load_preset
+from configs.presets import FEW_VIEWS, choose_preset, load_preset
 from configs.saved import load_saved_config
 from configs.scaling import replace_paths, scale_schedules
 from configs.schema import CommandLine, Config
@@ -77,7 +77,7 @@ class Parsed:
             )
         else:
             base, config = self.base, self.config
-            if n_train_views <= SPARSE_VIEWS and not config.resume:
+            if n_train_views <= FEW_VIEWS and not config.resume:
                 base = dataclasses.replace(load_preset(base.config, few_views=True), config=base.config)
                 config = dataclasses.replace(
                     _parse(self.argv, base), source_path=config.source_path, model_path=config.model_path

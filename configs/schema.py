@@ -46,7 +46,7 @@ class Config:
         str, arg(metavar="NAME|FILE", help_behavior_hint="(default: by the number of views)")
     ] = ""
     """A preset (quick, sparse_view, cpu_capture, full_capture, mcmc; for few views also fsgs, confidence, g2)
-    or a YAML file, which may have a section few_views for up to 24 training views. Options on the command
+    or a YAML file, which may have a section few_views for up to 12 training views. Options on the command
     line win over it. Without it: sparse_view for up to 24 training views; for more, full_capture on a GPU and
     cpu_capture without one."""
     iterations: int = 30_000

@@ -34,6 +34,7 @@ def test_a_step_uses_the_sum_of_the_gradients_of_its_views(
     options = (
         *("--iterations", "1", "--batch_size", "8", "--init", "sfm"),
         *("--densify.strategy", "none", "--optim.sh_degree_interval", "100"),
+        *("--regularise.dropout", "0", "--model.background", "black"),
     )
     saved = _train(monkeypatch, small_scene, tmp_path / "out", *options)
     assert saved["sampler"]["stack"] == []  # all eight training views, each once

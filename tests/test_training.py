@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Short, but with densification, a reset, a new SH degree, and random draws of every kind in it.
 SHORT = [
     *("--eval", "--config", "quick", "--iterations", "40", "--quiet", "--checkpoint_every", "20"),
+    *("--init", "sfm"),
     *("--densify.start", "5", "--densify.every", "6", "--densify.stop", "35", "--densify.reset_every", "18"),
     *(
         "--save_iterations",

@@ -79,7 +79,7 @@ def test_a_named_preset_is_kept_whatever_the_number_of_views():
 
 
 def test_a_preset_may_have_a_section_for_few_views(tmp_path):
-    few, many = (parse("--config", "quick", "--optim.sh0_lr", "0.5", views=n) for n in (24, 25))
+    few, many = (parse("--config", "quick", "--optim.sh0_lr", "0.5", views=n) for n in (12, 13))
     assert (few.depth.init, many.depth.init) == ("mvs", "auto")
     assert few == dataclasses.replace(
         load_preset("quick", few_views=True),
