@@ -82,12 +82,14 @@ def main() -> None:
     backend = resolve_backend(parsed.config.backend)
     scene = load_scene(parsed.config.source_path, parsed.config.scene)
     config = parsed.resolve(len(scene.train), backend)
-    last = latest_checkpoint(OutputFolder(config.model_path).checkpoints) if config.resume else None
+    folder = OutputFolder(config.model_path)
+    last = latest_checkpoint(folder.checkpoints) if config.resume else None
+    teachers = config.pseudo.teachers if config.pseudo.taught > 0 else 0
     knowledge = learn(
         scene,
         config.depth,
         depth_loss=config.loss.wants_depth,
-        starts=last is None,
+        starts=last is None or not all(folder.teacher(k).is_file() for k in range(teachers)),
         cache_folder=cache_folder(),
         pseudo=pseudo_wish(config),
         quiet=config.quiet,

@@ -85,7 +85,8 @@ def test_pseudo_views_are_exact_and_shown(run, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_takes_the_teachers_that_are_there(run, tmp_path: Path) -> None:
-    whole = run(tmp_path / "a", *TAUGHT, "--keep_checkpoints", "0")
+    options = (*TAUGHT, "--init", "mvs", "--keep_checkpoints", "0")
+    whole = run(tmp_path / "a", *options)
     paths = [tmp_path / "a" / "teachers" / f"teacher_{k}.ply" for k in range(2)]
     first, second = (load_ply(path) for path in paths)
     assert not torch.equal(first.params["sh0"][:50], second.params["sh0"][:50]), "they differ in their seeds"
@@ -98,7 +99,7 @@ def test_a_resumed_run_takes_the_teachers_that_are_there(run, tmp_path: Path) ->
             assert [path.name for path in (again / "checkpoints").iterdir()] == ["iteration_0.pt"]
             (again / "teachers" / "teacher_1.ply").unlink()
         kept = (again / "teachers" / "teacher_0.ply").stat().st_mtime_ns
-        assert _same(whole, run(again, *TAUGHT, "--resume")), gone
+        assert _same(whole, run(again, *options, "--resume")), gone
         assert (again / "teachers" / "teacher_0.ply").stat().st_mtime_ns == kept, "it is not trained again"
 
 
