@@ -47,10 +47,10 @@ class Options:
     What is done already is not done again: the same command goes on where it was stopped.
     """
 
-    scenes: Annotated[list[Path], tyro.conf.Positional]
-    """Scenes, or folders of scenes."""
+    scenes: Annotated[list[str], tyro.conf.Positional]
+    """Scenes, or folders of scenes; SCENE:6 for a scene with its own number of training views."""
     views: list[int] = field(default_factory=lambda: [3])
-    """Numbers of training views (--n_views); 0 = all."""
+    """Numbers of training views (--n_views) of the others; 0 = all."""
     presets: list[str] = field(default_factory=lambda: ["sparse_view", "full_capture"])
     """Presets, or YAML files."""
     variants: list[str] = field(default_factory=list)
@@ -108,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record = options.output / "results.json"
     known: dict[str, Any] = _read(record)
     failed = []
-    with tqdm(cells, desc="trainings", unit="training", disable=None) as bar:
+    labels = list(dict.fromkeys(cell.label for cell in cells))
+    order = sorted(cells, key=lambda cell: (labels.index(cell.label), options.seeds.index(cell.seed)))
+    with tqdm(order, desc="trainings", unit="training", disable=None) as bar:
         for cell in bar:
             bar.set_postfix_str(cell.name)
             done = known.get(cell.name)
@@ -133,18 +135,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _cells(options: Options) -> list[Cell]:
-    """All trainings, scene by scene.
+    """All trainings, scene by scene; they are done preset by preset, and seed by seed within.
 
     Raises:
         UserError: no scene, or an option with no meaning.
     """
-    scenes: list[Path] = []
+    scenes: list[tuple[Path, list[int]]] = []
     for given in options.scenes:
-        path = given.expanduser().absolute()
+        name, colon, number = given.rpartition(":")
+        own = bool(colon) and number.isdecimal()
+        path = Path(name if own else given).expanduser().absolute()
         if not path.is_dir():
             raise UserError(f"{given}: no such folder: name scenes or folders of scenes")
         inside = [one for one in sorted(path.iterdir()) if one.is_dir() and _is_scene(one)]
-        scenes += [path] if _is_scene(path) else inside
+        counts = [int(number)] if own else options.views
+        scenes += [(one, counts) for one in ([path] if _is_scene(path) else inside)]
         if not _is_scene(path) and not inside:
             raise UserError(
                 f"{given}: expected a scene (images, sparse/0) or a folder of scenes, found neither"
@@ -159,8 +164,8 @@ def _cells(options: Options) -> list[Cell]:
         variants.append((name.strip(), words))
     return [
         Cell(scene, views, preset, name, (*shlex.split(options.train), *shlex.split(words)), seed)
-        for scene in scenes
-        for views in options.views
+        for scene, counts in scenes
+        for views in counts
         for preset in options.presets
         for name, words in variants
         for seed in options.seeds

@@ -56,6 +56,8 @@ def test_cells_tables_sheets_and_going_on(tmp_path: Path, small_scene: Path) -> 
     before = (output / "results.json").read_text()
     again = _run(*words)
     assert again.returncode == 0 and (output / "results.json").read_text() == before  # nothing was trained
+    own = _run(f"{scenes / 'room'}:4", *words[1:])  # a scene's own number of views
+    assert own.returncode == 0 and "room_4_quick_1" in (output / "results.json").read_text()
     more = _run(*words, "--variants", "soft=--regularise.dropout 0.3", "bad=--loss.lambda_dssim 7")
     assert (
         more.returncode == 1 and "failed: room_3_quick-bad_0" in more.stderr and "lambda_dssim" in more.stderr
