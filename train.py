@@ -131,11 +131,13 @@ def train(
             protected=config.checkpoint_iterations,
         )
         taught: list[View] = []
+        began = time.perf_counter()
         if config.pseudo.taught > 0 and first < config.iterations:
             if first == 0:  # so that a run that is stopped here can be resumed
                 save(checkpoint_path(output.checkpoints, 0))
             with tracker.paused(), generators_kept(state.generator):
-                taught = teach(config, scene, knowledge, output, backend, stop)
+                taught = teach(config, scene, knowledge, output, backend, stop, tracker)
+        teaching = time.perf_counter() - began
         lessons = Lessons.of(config, knowledge, taught, device)
         for iteration in range(first + 1, config.iterations + 1):
             view = learn_once(config, scene, state, lessons, iteration, backend, tracker)
@@ -172,7 +174,7 @@ def train(
         state,
         report,
         backend,
-        (config.iterations - first, time.perf_counter() - clock),
+        (config.iterations - first, time.perf_counter() - clock, teaching),
     )
 
 
@@ -277,6 +279,7 @@ def teach(
     output: OutputFolder,
     backend: str,
     stop: StopRequest,
+    tracker: Tracker,
 ) -> list[View]:
     """Trains models with other seeds, or finds them in the output folder; their pseudo views."""
     length = config.pseudo.teacher_iterations or config.iterations
@@ -287,12 +290,14 @@ def teach(
     seeds = torch.randint(2**31, (config.pseudo.teachers,), generator=drawn).tolist()
     paths = [output.teacher(k) for k in range(len(seeds))]
     for k, (seed, path) in enumerate(zip(seeds, paths, strict=True)):
+        which, began = f"teacher {k + 1} of {len(seeds)}", time.perf_counter()
         if path.is_file():
+            tracker.message(f"{which}: {path} is there already")
             continue
         state = start(replace(alone, seed=seed), scene, knowledge.points, device)
         lessons = Lessons.of(alone, knowledge, [], device)
         bar = tqdm(
-            range(1, length + 1), desc=f"teacher {k + 1} of {len(seeds)}", unit="it", leave=False,
+            range(1, length + 1), desc=which, unit="it", leave=False,
             disable=True if config.quiet else None,
         )  # fmt: skip
         for iteration in bar:
@@ -300,6 +305,10 @@ def teach(
             if stop.requested:
                 stop.leave()
         save_ply(path, state.gaussians)
+        seconds = time.perf_counter() - began
+        tracker.message(
+            f"{which}: {len(state.gaussians):,} Gaussians, {length:,} iterations in {seconds:.0f} s"
+        )
     background = config.model.evaluation_background(scene.mean_colour).to(device)
     models = [load_ply(path).to(device) for path in paths]
     return [
@@ -453,16 +462,20 @@ def finish(
     state: TrainingState,
     report: Report,
     backend: str,
-    work: tuple[int, float],
+    work: tuple[int, float, float],
 ) -> None:
-    """Writes the run's figures and says where everything is."""
-    iterations, seconds = work
+    """Writes the run's figures and says where everything is.
+
+    `work`: iterations and seconds of this process, and how many of these went into teachers.
+    """
+    iterations, seconds, teaching = work
     folder = shlex.quote(str(output.path))
     summary = {
         "preset": config.config,
         "iterations": config.iterations,
         "iterations_of_this_process": iterations,
         "seconds_of_this_process": round(seconds, 1),
+        "seconds_of_teachers": round(teaching, 1) if config.pseudo.taught > 0 else 0.0,
         "gaussians": len(state.gaussians),
         "peak_memory_gib": round(peak_memory_gib(), 3),
         "backend": backend,
@@ -475,9 +488,11 @@ def finish(
     if scene.test:
         write_report(output.path, report, state.iteration)
         print(report.table("test"))
+    of_teachers = f" after {teaching:.0f} s for teachers" if summary["seconds_of_teachers"] else ""
     print(
-        f"{len(state.gaussians):,} Gaussians, {iterations:,} iterations in {seconds:.0f} s "
-        f"({iterations / seconds:.2f} it/s with evaluation), peak memory {peak_memory_gib():.2f} GiB\n"
+        f"{len(state.gaussians):,} Gaussians, {iterations:,} iterations in {seconds - teaching:.0f} s "
+        f"({iterations / (seconds - teaching):.2f} it/s with evaluation){of_teachers}, "
+        f"peak memory {peak_memory_gib():.2f} GiB\n"
         f"Gaussians: {output.point_cloud(state.iteration)}\n"
         f"pictures:  python {shlex.quote(str(Path(__file__).parent / 'render.py'))} -m {folder}\n"
         f"curves:    tensorboard --logdir {folder}"
