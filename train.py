@@ -10,9 +10,7 @@ Each step below is one call into a room (folder) of the same name.
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -27,7 +25,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from atomic import atomic_write
 from configs import Config, parse_command_line, save_config, scale_schedules, to_plain
 from depth_priors import Knowledge, PseudoWish, ResizedPriors, learn
 from engine import (
@@ -42,14 +39,13 @@ from engine import (
     is_due,
     latest_checkpoint,
     load_checkpoint,
-    peak_memory_gib,
     restore,
     run_command,
     save_checkpoint,
     seed_everything,
 )
 from errors import UserError
-from evaluation import Report, evaluate, load_perceptual, to_8bit, write_report
+from evaluation import to_8bit
 from gaussian_model import (
     GaussianAdam,
     Gaussians,
@@ -66,9 +62,8 @@ from losses import Objective, PseudoTargets, beside, draw_baseline, mean_squared
 from native import cache_folder, set_threads
 from rasterizer import resolve_backend
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
+from showing import describe, finish, show, show_knowledge
 
-SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
-MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
 HISTOGRAMS = 10  # how often in a run the distributions are logged
 
 
@@ -104,6 +99,7 @@ def train(
     """Runs the optimisation from its start, or from the checkpoint `last`, to its end."""
     device = device_for(backend)
     state = start(config, scene, knowledge.points, device)
+    at_hand = knowledge.to(device)
     if last is not None:
         resume(state, last, config, output)
     else:
@@ -133,12 +129,12 @@ def train(
         taught: list[View] = []
         began = time.perf_counter()
         if config.pseudo.taught > 0 and first < config.iterations:
-            if first == 0:  # so that a run that is stopped here can be resumed
+            if last is None:  # so that a run that is stopped here can be resumed
                 save(checkpoint_path(output.checkpoints, 0))
             with tracker.paused(), generators_kept(state.generator):
-                taught = teach(config, scene, knowledge, output, backend, stop, tracker)
+                taught = teach(config, scene, at_hand, output, backend, stop, tracker)
         teaching = time.perf_counter() - began
-        lessons = Lessons.of(config, knowledge, taught, device)
+        lessons = Lessons.of(config, at_hand, taught, device)
         for iteration in range(first + 1, config.iterations + 1):
             view = learn_once(config, scene, state, lessons, iteration, backend, tracker)
             tracker.bar(
@@ -191,10 +187,13 @@ class Lessons:
     def of(
         cls, config: Config, knowledge: Knowledge, taught: Sequence[View], device: torch.device
     ) -> Lessons:
-        """All of it on `device`; `taught` are the teachers' pictures of the pseudo views, or none."""
+        """All of it on `device`, where the knowledge is already.
+
+        `taught` are the teachers' pictures of the pseudo views, or none.
+        """
         return cls(
-            ImagePyramid([view.to(device) for view in knowledge.views], config.pyramid),
-            ResizedPriors([None if prior is None else prior.to(device) for prior in knowledge.priors]),
+            ImagePyramid(knowledge.views, config.pyramid),
+            ResizedPriors(knowledge.priors),
             PseudoTargets(config.pseudo, knowledge.pseudo, taught, config.pyramid, device),
             Objective(config.loss, config.iterations, config.pseudo),
         )
@@ -381,122 +380,10 @@ def pseudo_wish(config: Config) -> PseudoWish | None:
     )
 
 
-def show_knowledge(tracker: Tracker, knowledge: Knowledge) -> None:
-    """Shows each view's depth prior and confidence in TensorBoard, once."""
-    for view, prior, confidence in zip(knowledge.views, knowledge.shown, knowledge.confidences, strict=True):
-        if prior is not None:
-            tracker.maps(
-                0,
-                f"prior/{view.stem}",
-                depth={"depth": prior.depth()},
-                share={"confidence": prior.confidence},
-            )
-        if confidence is not None:
-            tracker.maps(0, f"confidence/{view.stem}", share={"image": confidence})
-
-
 @torch.no_grad()
 def batch_psnr(image: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """PSNR in dB of one training render [H, W, 3], not rounded to 8 bits: for the bar and its curve."""
     return -10 * torch.log10(mean_squared_error(image.detach(), target, weight).clamp_min(1e-10))
-
-
-@torch.no_grad()
-def show(
-    config: Config, scene: Scene, gaussians: Gaussians, backend: str, tracker: Tracker, iteration: int
-) -> Report:
-    """Evaluates the test views and shows figures and images of some views in TensorBoard."""
-    background = config.model.evaluation_background(scene.mean_colour).to(gaussians.device)
-
-    def render(view: View):  # noqa: ANN202
-        return gaussians.render(
-            view.camera,
-            background=background,
-            sh_degree=active_sh_degree(config.optim, iteration, gaussians.max_sh_degree),
-            depth=config.model.depth_mode,
-            antialiased=config.model.antialiased,
-            backend=backend,
-        )
-
-    last = iteration == config.iterations
-    perceptual = load_perceptual(gaussians.device) if last and scene.test else None
-    report = evaluate(scene.test, render, background=background, perceptual=perceptual, progress="test views")
-    step = -(-len(scene.train) // MEASURED_VIEWS)  # spread over the training views, the same ones each time
-    train_report = evaluate(scene.train[::step], render, background=background, progress="train views")
-    for split, scores in (("test", report), ("train", train_report)):
-        if scores.per_view:
-            figures = {f"metrics/psnr_{split}": scores.mean.psnr, f"metrics/ssim_{split}": scores.mean.ssim}
-            tracker.write(iteration, figures)
-    if scene.test:
-        mean = report.mean
-        tracker.message(f"iteration {iteration}: test PSNR {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f}")
-    for split, views in (("test", scene.test), ("train", scene.train)):
-        for view in views[:SHOWN_VIEWS]:
-            output = render(view)
-            tracker.images(
-                iteration,
-                f"{split}/{view.stem}",
-                rendered=output.color[0],
-                true=view.image(background.cpu()),
-                depth=output.depth[0],
-            )
-    return report
-
-
-def describe(config: Config, scene: Scene, gaussians: Gaussians, backend: str) -> str:
-    """One line about what starts."""
-    camera = scene.train[0].camera
-    threads = torch.get_num_threads()
-    where = backend if backend == "gsplat" else f"{backend} ({threads} thread{'s' if threads > 1 else ''})"
-    return (
-        f"{scene.source.name}: {len(scene.train)} training and {len(scene.test)} test views, "
-        f"{camera.width}x{camera.height}; {len(gaussians):,} Gaussians; preset {config.config}, "
-        f"{config.iterations:,} iterations on {where}"
-    )
-
-
-def finish(
-    config: Config,
-    scene: Scene,
-    output: OutputFolder,
-    state: TrainingState,
-    report: Report,
-    backend: str,
-    work: tuple[int, float, float],
-) -> None:
-    """Writes the run's figures and says where everything is.
-
-    `work`: iterations and seconds of this process, and how many of these went into teachers.
-    """
-    iterations, seconds, teaching = work
-    folder = shlex.quote(str(output.path))
-    summary = {
-        "preset": config.config,
-        "iterations": config.iterations,
-        "iterations_of_this_process": iterations,
-        "seconds_of_this_process": round(seconds, 1),
-        "seconds_of_teachers": round(teaching, 1) if config.pseudo.taught > 0 else 0.0,
-        "gaussians": len(state.gaussians),
-        "peak_memory_gib": round(peak_memory_gib(), 3),
-        "backend": backend,
-        "threads": torch.get_num_threads(),
-        "train_views": len(scene.train),
-        "test_views": len(scene.test),
-    }
-    with atomic_write(output.path / "summary.json") as file:
-        file.write((json.dumps(summary, indent=2) + "\n").encode())
-    if scene.test:
-        write_report(output.path, report, state.iteration)
-        print(report.table("test"))
-    of_teachers = f" after {teaching:.0f} s for teachers" if summary["seconds_of_teachers"] else ""
-    print(
-        f"{len(state.gaussians):,} Gaussians, {iterations:,} iterations in {seconds - teaching:.0f} s "
-        f"({iterations / (seconds - teaching):.2f} it/s with evaluation){of_teachers}, "
-        f"peak memory {peak_memory_gib():.2f} GiB\n"
-        f"Gaussians: {output.point_cloud(state.iteration)}\n"
-        f"pictures:  python {shlex.quote(str(Path(__file__).parent / 'render.py'))} -m {folder}\n"
-        f"curves:    tensorboard --logdir {folder}"
-    )
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from torch import Tensor
 import native
 from depth_priors import DepthPrior, Surroundings, look_around, stereo_priors
 from depth_priors.mvs import NEIGHBOURS, completed
-from depth_priors.projection import project
 from evaluation import colorize_depth, depth_limits
-from scene import Points, Scene, SceneConfig, View, load_scene
+from scene import Points, Scene, SceneConfig, View, load_scene, project
 
 
 def measure_stereo(source: Path, views: int, near: bool, threads: int, picture: Path) -> dict[str, Any]:

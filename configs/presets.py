@@ -40,15 +40,15 @@ def choose_preset(n_train_views: int, backend: str) -> str:
 def load_preset(name_or_path: str, *, few_views: bool = False) -> Config:
     """Returns the defaults changed by a preset, and by its `few_views` section where that is asked for.
 
-    A schedule that the preset does not state is the default's, scaled to the preset's own `iterations`. The
-    config.yaml of an earlier run is a preset too; the paths in it are left out.
+    A preset may begin with another one (`begins_with: NAME`). A schedule that none states is the default's,
+    scaled to the preset's own `iterations`. The config.yaml of an earlier run is a preset too; the paths in
+    it are left out.
 
     Raises:
         ConfigError: no such preset or file, an unknown key, or a bad value.
     """
     path = find_preset(name_or_path)
-    values = read_yaml(path)
-    values = {key: value for key, value in values.items() if key not in _RUN_KEYS}
+    values = _read(path)
     for_few = values.pop("few_views", {})
     if not isinstance(for_few, dict):
         raise ConfigError(f"{path}: few_views: expected options, got {for_few!r}: mend the file.")
@@ -60,6 +60,23 @@ def load_preset(name_or_path: str, *, few_views: bool = False) -> Config:
     config = update(default, values, str(path))
     stated = set(_stated(values))
     return scale_schedules(config, config.iterations / default.iterations, stated)
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Returns a preset's values, upon those of the one that it names under `begins_with`.
+
+    Raises:
+        ConfigError: a file that cannot be read, or presets that begin with each other.
+    """
+    values = {key: value for key, value in read_yaml(path).items() if key not in _RUN_KEYS}
+    before = values.pop("begins_with", None)
+    if before is None:
+        return values
+    if not isinstance(before, str):
+        raise ConfigError(f"{path}: begins_with: expected the name of a preset, got {before!r}: mend it.")
+    if path in seen:
+        raise ConfigError(f"{path}: begins_with: these presets begin with each other: mend one.")
+    return _merged(_read(find_preset(before), (*seen, path)), values)
 
 
 def find_preset(name_or_path: str) -> Path:

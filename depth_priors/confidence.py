@@ -81,9 +81,7 @@ def _best(config: DepthConfig) -> Literal["files", "augment", "mvs"]:
     """What --confidence auto stands for."""
     if config.confidence_dir:
         return "files"
-    asked = config.depth_prior
-    may_ask = asked == "auto" or asked.startswith(("midas:", "onnx:"))
-    return "augment" if may_ask and find_network(config) is not None else "mvs"
+    return "augment" if config.may_ask_network and find_network(config) is not None else "mvs"
 
 
 def file_confidence(views: Sequence[View], config: DepthConfig) -> list[Tensor | None]:

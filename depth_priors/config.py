@@ -81,6 +81,11 @@ class DepthConfig:
             confidence_map=whole(self.confidence_map),
         )
 
+    @property
+    def may_ask_network(self) -> bool:
+        """Whether --depth_prior lets a depth network be asked."""
+        return self.depth_prior == "auto" or self.depth_prior.startswith(("midas:", "onnx:"))
+
     def check(self) -> None:
         """Refuses values that are wrong for every scene."""
         if not self.init_spacing >= 0.5 or not math.isfinite(self.init_spacing):

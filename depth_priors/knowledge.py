@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from depth_priors.confidence import confidence_maps
@@ -35,6 +37,14 @@ class Knowledge:
     """Of pseudo views; empty where none are wanted."""
     lines: tuple[str, ...]
     """What all this is and where it comes from, for the user."""
+
+    def to(self, device: torch.device) -> Knowledge:
+        """The same with what every iteration uses, views and priors, on `device`."""
+        return dataclasses.replace(
+            self,
+            views=tuple(view.to(device) for view in self.views),
+            priors=tuple(None if prior is None else prior.to(device) for prior in self.priors),
+        )
 
 
 def learn(

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_priors.projection import project
-from scene import Points, View, focus_depth
+from scene import Points, View, focus_depth, project
 
 BEST_ANGLE = 10.0
 """Degrees between two cameras, seen from the scene: closest to it is best."""

@@ -118,17 +118,24 @@ def network_priors(
     maps = _over_views(views, network, cache, "depth", compute, quiet)
     priors: list[DepthPrior | None] = []
     for view, given in zip(views, maps, strict=True):
-        finite = given.isfinite()
-        if not finite.any() or float(given[finite].min()) == float(given[finite].max()):
+        priors.append(affine_prior(given, network.name))
+        if priors[-1] is None:
             _log.warning("%s: %s says nothing about it: no prior", view.name, network.name)
-            priors.append(None)
-            continue
-        lowest = min(0.0, float(given[finite].min()))
-        found = given - lowest  # affine: its zero means nothing, but 0 stands for "not known" from here on
-        sure = finite & (found > 0)
-        value = torch.where(sure, found, 0.0)
-        priors.append(DepthPrior(value, "inverse", "affine", sure.float(), network.name))
     return priors
+
+
+def affine_prior(answer: Tensor, source: str) -> DepthPrior | None:
+    """The prior that a network's inverse depth [H, W] makes; None where it is constant or not finite.
+
+    Differentiable in `answer`.
+    """
+    known = answer.detach().isfinite()
+    if not bool(known.any()) or bool(answer.detach()[known].min() == answer.detach()[known].max()):
+        return None
+    lowest = answer.detach()[known].min().clamp_max(0.0)
+    found = answer - lowest  # affine: its zero means nothing, but 0 stands for "not known" from here on
+    sure = known & (found.detach() > 0)
+    return DepthPrior(torch.where(sure, found, 0.0), "inverse", "affine", sure.float(), source)
 
 
 def augmented_confidence(

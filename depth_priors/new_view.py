@@ -8,6 +8,7 @@ warping as in MVPGS, Xu et al. 2024, with the picture sampled backwards so that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,9 +17,7 @@ from numpy.typing import NDArray
 
 from depth_priors.points import dense_points
 from depth_priors.prior import DepthPrior
-from scene import Camera, View
-
-Floats = NDArray[np.floating]
+from scene import Camera, View, image_points, world_points
 
 FOOT = 2
 """Side of the square of pixels that a point covers."""
@@ -34,6 +33,15 @@ FADE = 3.0
 """Standard deviation in pixels of the blur that fills unknown pixels: SSIM's window reaches into them."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Photograph:
+    view: View
+    inverse: NDArray[np.float32]
+    """[H, W], its inverse depth."""
+    centre: NDArray[np.float64]
+    """[3], where it was taken."""
+
+
 class NewViews:
     """Pictures and depth of new cameras, from what stereo is confident of.
 
@@ -44,7 +52,11 @@ class NewViews:
     """
 
     def __init__(self, views: Sequence[View], priors: Sequence[DepthPrior | None]) -> None:
-        self._views = [(view, prior) for view, prior in zip(views, priors, strict=True) if prior is not None]
+        self._views = [
+            _Photograph(view, prior.inverse().numpy(), view.camera.center.double().numpy())
+            for view, prior in zip(views, priors, strict=True)
+            if prior is not None
+        ]
         points = dense_points(views, priors, spacing=1.0)
         self._xyz = points.xyz.double().numpy()
 
@@ -52,19 +64,20 @@ class NewViews:
         """Number of surface points that are known."""
         return len(self._xyz)
 
-    def __call__(self, camera: Camera, name: str) -> tuple[View, DepthPrior]:
+    def __call__(self, camera: Camera, name: str, *, coloured: bool = True) -> tuple[View, DepthPrior]:
         """A picture as the camera would take it, and its depth.
 
         Args:
             camera: on the CPU.
             name: of the view.
+            coloured: whether its colours matter; else they are black.
 
         Returns:
             A view whose mask is 0 where nothing is known (its colours fade out there), and inverse depth in
             world units with confidence 1 or 0.
         """
         inverse = self._depth(camera)
-        pixels, known = self._colours(camera, inverse)
+        pixels, known = self._colours(camera, inverse, coloured)
         inverse = np.where(known, inverse, 0.0).astype(np.float32)
         mask = torch.from_numpy(np.where(known, 255, 0).astype(np.uint8))
         view = View(name, camera, torch.from_numpy(pixels), None, mask)
@@ -73,10 +86,9 @@ class NewViews:
 
     def _depth(self, camera: Camera) -> NDArray[np.float32]:
         """[H, W], inverse depth of the nearest point; 0 where there is none, or it shows through a gap."""
-        local, pixel = _into(camera, self._xyz)
-        before = local[:, 2] > 1e-6
-        z = local[before, 2]
-        u, v = (pixel[before, axis] / z for axis in (0, 1))
+        u, v, z = image_points(camera, self._xyz)
+        before = z > 1e-6
+        u, v, z = u[before], v[before], z[before]
         inverse = np.zeros((camera.height, camera.width), np.float32)
         for down in range(FOOT):
             for right in range(FOOT):
@@ -91,48 +103,30 @@ class NewViews:
         return np.where(np.abs(middle - inverse) < SAME * inverse, middle, inverse)
 
     def _colours(
-        self, camera: Camera, inverse: NDArray[np.float32]
+        self, camera: Camera, inverse: NDArray[np.float32], coloured: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """[H, W, 3], each pixel from the photograph taken nearest to the camera that shows it; and where."""
         height, width = inverse.shape
         surface = inverse > 0
-        viewmat = camera.viewmat.double().numpy()
-        centre = -viewmat[:3, :3].T @ viewmat[:3, 3]
-        world = _surface(camera, np.where(surface, inverse, 1.0))
+        row, column = (part.ravel() + 0.5 for part in np.indices((height, width)))
+        depth = 1.0 / np.where(surface, inverse, 1.0).astype(np.float64).ravel()
+        world = world_points(camera, column, row, depth)
+        centre = camera.center.double().numpy()
         colours = np.zeros((height, width, 3), np.float32)
         known = np.zeros((height, width), bool)
-        for view, prior in sorted(self._views, key=lambda pair: _distance(pair[0].camera, centre)):
-            local, pixel = _into(view.camera, world.reshape(-1, 3))
-            z = local[:, 2].reshape(height, width)
-            before = z > 1e-6
-            z = np.where(before, z, 1.0)
-            x, y = ((pixel[:, axis].reshape(height, width) / z - 0.5).astype(np.float32) for axis in (0, 1))
-            theirs = cv2.remap(prior.inverse().numpy(), x, y, cv2.INTER_NEAREST)  # 0 outside
-            shown = surface & before & (np.abs(theirs * z - 1.0) < AGREE) & ~known
-            fetched = cv2.remap(view.pixels.numpy(), x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-            colours[shown] = fetched[shown]
+        for photo in sorted(self._views, key=lambda photo: float(np.linalg.norm(photo.centre - centre))):
+            u, v, z = (part.reshape(height, width) for part in image_points(photo.view.camera, world))
+            x, y = (u - 0.5).astype(np.float32), (v - 0.5).astype(np.float32)
+            theirs = cv2.remap(photo.inverse, x, y, cv2.INTER_NEAREST)  # 0 outside
+            shown = surface & (z > 1e-6) & (np.abs(theirs * z - 1.0) < AGREE) & ~known
             known |= shown
+            if coloured:
+                pixels = photo.view.pixels.numpy()
+                fetched = cv2.remap(pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+                colours[shown] = fetched[shown]
+        if not coloured:
+            return np.zeros((height, width, 3), np.uint8), known
         amount = cv2.GaussianBlur(known.astype(np.float32), (0, 0), FADE)
         around = cv2.GaussianBlur(colours, (0, 0), FADE) / np.maximum(amount, 1e-4)[..., None]
         filled = np.where(known[..., None], colours, around)
         return filled.clip(0, 255).round().astype(np.uint8), known
-
-
-def _into(camera: Camera, xyz: Floats) -> tuple[Floats, Floats]:
-    """World points [n, 3] in camera coordinates, and these times K, both [n, 3]."""
-    viewmat, K = camera.viewmat.double().numpy(), camera.K.double().numpy()
-    local = xyz @ viewmat[:3, :3].T + viewmat[:3, 3]
-    return local, local @ K.T
-
-
-def _surface(camera: Camera, inverse: Floats) -> Floats:
-    """World points [H, W, 3] of a picture's pixels at their inverse depth."""
-    viewmat, K = camera.viewmat.double().numpy(), camera.K.double().numpy()
-    column, row = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
-    rays = np.stack([column, row, np.ones_like(column)], -1) @ np.linalg.inv(K).T
-    return (rays / inverse[..., None] - viewmat[:3, 3]) @ viewmat[:3, :3]
-
-
-def _distance(camera: Camera, centre: Floats) -> float:
-    viewmat = camera.viewmat.double().numpy()
-    return float(np.linalg.norm(-viewmat[:3, :3].T @ viewmat[:3, 3] - centre))

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from depth_priors.prior import DepthPrior
-from depth_priors.projection import project
-from scene import Points, View
+from scene import Points, View, project, world_points
 
 CONFIDENT = 0.4
 """Confidence from which a pixel becomes a point: a neighbour agrees. Of pixels that only one of two confirms
@@ -46,16 +45,14 @@ def dense_points(views: Sequence[View], priors: Sequence[DepthPrior | None], *, 
         if prior.frame != "world":
             raise ValueError(f"{view.name}: points need depth in world units, got the frame {prior.frame!r}")
         z = depth[rows, columns].astype(np.float64)
-        K, viewmat = view.camera.K.double().numpy(), view.camera.viewmat.double().numpy()
-        pixel = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], -1)
-        local = pixel @ np.linalg.inv(K).T * z[:, None]
-        world, known = (local - viewmat[:3, 3]) @ viewmat[:3, :3], prior.confidence.numpy()[rows, columns]
+        world = world_points(view.camera, columns + 0.5, rows + 0.5, z)
+        known = prior.confidence.numpy()[rows, columns]
         keep = np.ones(len(world), bool)
         for other in maps:
             keep &= ~other.sees_through(world, known)
         xyz.append(world[keep])
         rgb.append(view.pixels.numpy()[rows, columns][keep])
-        size.append((z * spacing / K[0, 0])[keep])
+        size.append((z * spacing / float(view.camera.K[0, 0]))[keep])
         sure.append(known[keep])
     if not xyz:
         return Points.none()

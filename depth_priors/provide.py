@@ -60,7 +60,7 @@ def _choose(
             )
         _check_units(scene, found, stereo)
         return _told(*_aligned(scene, found, config, stereo), f"files ({why})", len(scene.train))
-    if asked == "auto" or asked.startswith(("midas:", "onnx:")):
+    if config.may_ask_network:
         network = find_network(config)
         if network is not None:
             why = why if asked != "auto" else f"its weights are on disk, {network.origin}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from tqdm import tqdm
 
 from depth_priors.config import DepthConfig
-from depth_priors.network import Network, find_network
+from depth_priors.network import Network, affine_prior, find_network
 from depth_priors.new_view import NewViews
 from depth_priors.prior import DepthPrior
 from depth_priors.stereo_once import SceneStereo
@@ -74,7 +75,7 @@ def know_pseudo_views(
     told = [f"{wish.count} ({source.kind})"]
     network = None
     if wish.depth in ("auto", "network"):
-        network = _network(config)
+        network = find_network(config) if config.may_ask_network else None
         if network is None and wish.depth == "network":
             raise UserError(
                 f"--pseudo.depth_from network: --depth_prior {config.depth_prior}: expected a network (midas:"
@@ -97,7 +98,7 @@ def know_pseudo_views(
         for i, camera in enumerate(
             tqdm(cameras, desc="pseudo views", unit="view", leave=False, disable=True if quiet else None)
         ):
-            view, prior = new_views(camera, f"pseudo_{i:04}")
+            view, prior = new_views(camera, f"pseudo_{i:04}", coloured=wish.warped)
             warped.append(view)
             priors.append(prior)
         told.append(" and ".join(["warped photographs"] * wish.warped + ["depth by mvs"] * from_stereo))
@@ -108,12 +109,6 @@ def know_pseudo_views(
         estimate,
         f"pseudo views: {', '.join(told)}",
     )
-
-
-def _network(config: DepthConfig) -> Network | None:
-    if config.depth_prior == "auto" or config.depth_prior.startswith(("midas:", "onnx:")):
-        return find_network(config)
-    return None
 
 
 class Estimator:
@@ -135,24 +130,20 @@ class Estimator:
             self._run = self._network.load(picture.device)
         picture = picture.clamp(0.0, 1.0)
         if self._gradient and picture.requires_grad:
-            value = _OneThread.apply(picture, self._run)
+            answer = _OneThread.apply(picture, self._run)
         else:
-            value = _on_one_thread(self._run, picture.detach())
-        known = value.detach().isfinite()
-        if not bool(known.any()) or bool(value.detach()[known].min() == value.detach()[known].max()):
-            return None
-        lowest = value.detach()[known].min().clamp_max(0.0)  # 0 stands for "not known" from here on
-        sure = known & (value.detach() > lowest)
-        return DepthPrior(
-            torch.where(sure, value - lowest, 0.0), "inverse", "affine", sure.float(), self._network.name
-        )
+            with _one_thread():
+                answer = self._run(picture.detach()).to(picture)
+        return affine_prior(answer, self._network.name)
 
 
-def _on_one_thread(run: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch within."""
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        torch.set_num_threads(1)
-        return run(picture).to(picture)
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -163,17 +154,13 @@ class _OneThread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, picture: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.picture = picture.detach().requires_grad_()
-        with torch.enable_grad():
-            ctx.value = _on_one_thread(run, ctx.picture)
+        with torch.enable_grad(), _one_thread():
+            ctx.value = run(ctx.picture).to(picture)
         return ctx.value.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        threads = torch.get_num_threads()
-        try:
-            torch.set_num_threads(1)
+        with _one_thread():
             (gradient,) = torch.autograd.grad(ctx.value, ctx.picture, grads[0])
-        finally:
-            torch.set_num_threads(threads)
         return gradient, None

@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from depth_priors.prior import DepthPrior
-from depth_priors.projection import project
-from scene import View
+from scene import View, project
 
 FEWEST = 12
 """Pixels below which a view gets no prior."""

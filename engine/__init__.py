@@ -19,7 +19,7 @@ from engine.command import Stopped, StopRequest, add_facts, run_command
 from engine.device import device_for
 from engine.memory import peak_memory_gib
 from engine.output import OutputError, OutputFolder, claim_output
-from engine.schedule import is_due, ramp
+from engine.schedule import is_due
 from engine.seeding import generators_kept, seed_everything
 from engine.state import TrainingState
 from engine.tracker import Tracker
@@ -42,7 +42,6 @@ __all__ = [
     "load_checkpoint",
     "peak_memory_gib",
     "prune_checkpoints",
-    "ramp",
     "restore",
     "run_command",
     "save_checkpoint",

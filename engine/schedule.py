@@ -15,10 +15,3 @@ def is_due(iteration: int, at: Collection[int] = (), every: int = 0, last: int |
         last: also after this one (the run's last), if given.
     """
     return iteration in at or (every > 0 and iteration % every == 0) or iteration == last
-
-
-def ramp(iteration: int, start: int, length: int) -> float:
-    """Returns a weight that is 0 up to `start` and rises linearly to 1 over `length` iterations."""
-    if iteration <= start:
-        return 0.0
-    return 1.0 if length <= 0 else min(1.0, (iteration - start) / length)

@@ -12,6 +12,7 @@ from scene.config import SceneConfig
 from scene.focus import focus_depth
 from scene.load import load_scene
 from scene.matching import files_below, name_key
+from scene.projection import image_points, project, world_points
 from scene.pseudo import PseudoCameras, PseudoKind
 from scene.pyramid import ImagePyramid, PyramidConfig
 from scene.sampler import ViewSampler
@@ -33,9 +34,12 @@ __all__ = [
     "ViewSampler",
     "files_below",
     "focus_depth",
+    "image_points",
     "load_scene",
     "name_key",
+    "project",
     "read_cameras_json",
     "weighted_view",
+    "world_points",
     "write_cameras_json",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scene.camera import Camera
+from scene.projection import project
 
 Vector = NDArray[np.float64]  # [3]
 Array = NDArray[np.float64]
@@ -105,18 +106,10 @@ def median_depth(cameras: Sequence[Camera], points: Tensor | None) -> float | No
     """Median depth of the points in the cameras' pictures; None without such points."""
     if points is None or not len(points):
         return None
-    xyz = points.detach().cpu().double()
-    xyz = xyz[:: max(1, len(xyz) // 20_000)]
-    depths = []
-    for camera in cameras[:: max(1, len(cameras) // 16)]:
-        local = xyz @ camera.viewmat[:3, :3].cpu().double().T + camera.viewmat[:3, 3].cpu().double()
-        pixel = local @ camera.K.cpu().double().T
-        inside = (pixel[:, 2] > 0) & torch.isfinite(pixel).all(1)
-        inside &= (pixel[:, :2] > 0).all(1) & (pixel[:, 0] < camera.width * pixel[:, 2])
-        inside &= pixel[:, 1] < camera.height * pixel[:, 2]
-        depths.append(local[inside, 2])
-    seen = torch.cat(depths)
-    return float(seen.median()) if len(seen) else None
+    xyz = points[:: max(1, len(points) // 20_000)].detach().cpu().numpy()
+    found = [project(camera, xyz) for camera in cameras[:: max(1, len(cameras) // 16)]]
+    seen = np.concatenate([at.z[at.inside] for at in found])
+    return float(np.median(seen)) if len(seen) else None
 
 
 def upright(rotations: Array) -> Vector:

@@ -43,3 +43,20 @@ def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "still life"  # with a space, as users have
     write_synthetic_scene(folder, n_views=10, width=80, height=60, points=800)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stereo_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic COLMAP scene large enough for stereo: 10 views of 128x96 pixels."""
+    from scene.synthetic import write_synthetic_scene
+
+    folder = tmp_path_factory.mktemp("scenes") / "room"
+    write_synthetic_scene(folder, n_views=10, width=128, height=96, points=800)
+    return folder
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weights of this machine are found."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)

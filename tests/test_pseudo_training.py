@@ -35,22 +35,12 @@ ALL = (
     "2",
 )
 
-
-@pytest.fixture(autouse=True)
-def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No weights of this machine."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough for stereo: 10 views of 128x96 pixels."""
-    from scene.synthetic import write_synthetic_scene
-
-    folder = tmp_path_factory.mktemp("pseudo") / "room"
-    write_synthetic_scene(folder, n_views=10, width=128, height=96, points=800)
-    return folder
+@pytest.fixture
+def scene(stereo_scene: Path) -> Path:
+    return stereo_scene
 
 
 @pytest.fixture

@@ -96,6 +96,33 @@ def test_a_preset_may_have_a_section_for_few_views(tmp_path):
     assert longer.densify.stop == 1200, "schedules of that section are for its own length"
 
 
+def test_a_preset_may_begin_with_another(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "begins_with: quick\niterations: 500\nfew_views:\n  iterations: 300\n  loss:\n    depth_weight: 0.3\n"
+    )
+    mine, quick = load_preset(str(path)), load_preset("quick")
+    assert mine.iterations == 500 and quick.iterations == 2000
+    assert mine.optim.means_lr == quick.optim.means_lr and mine.densify.stop == quick.densify.stop, (
+        "as stated"
+    )
+    few, quick_few = load_preset(str(path), few_views=True), load_preset("quick", few_views=True)
+    assert (few.iterations, few.loss.depth_weight) == (300, 0.3)
+    assert few.regularise == quick_few.regularise
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("begins_with: 3\n", "the name of a preset, got 3"), ("begins_with: quik\n", "did you mean quick"),
+     ("begins_with: {path}\n", "begin with each other")],
+)  # fmt: skip
+def test_a_preset_that_begins_with_nothing_usable_is_refused(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("{path}", str(path)))
+    with pytest.raises(ConfigError, match=message):
+        load_preset(str(path))
+
+
 @pytest.mark.parametrize("text", ["few_views: 3\n", "few_views:\n  loss:\n    typo: 1\n"])
 def test_a_mistake_in_that_section_is_said_for_any_number_of_views(text, tmp_path):
     mine = tmp_path / "mine.yaml"

@@ -15,12 +15,7 @@ from depth_priors import network as networks
 from errors import UserError
 from scene import Scene
 
-
-@pytest.fixture(autouse=True)
-def no_weights(tmp_path, monkeypatch):
-    """No weights of this machine."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 @pytest.fixture

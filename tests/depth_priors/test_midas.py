@@ -23,6 +23,9 @@ from errors import UserError
 PUBLISHED = {"dpt_hybrid": (368, 123.15e6), "dpt_large": (368, 344.06e6), "small": (482, 21.3e6)}
 
 
+pytestmark = pytest.mark.usefixtures("no_weights")
+
+
 @pytest.fixture(scope="module")
 def small_file(tmp_path_factory):
     """A file of random weights in the official layout, and its sum."""
@@ -31,13 +34,6 @@ def small_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "midas_v21_small_256.pt"
     torch.save(network.state_dict(), path)
     return path, hashlib.sha256(path.read_bytes()).hexdigest(), network
-
-
-@pytest.fixture(autouse=True)
-def nowhere(tmp_path, monkeypatch):
-    """No weights of this machine."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)
 
 
 def _image(width=80, height=60):

@@ -37,6 +37,8 @@ def test_between_two_photographs_picture_and_depth_are_nearly_the_true_ones(near
     # two resamplings of 256x192 pixels with texture up to the pixel: 30 dB measured without the edges
     assert float(psnr) > 26.0
     assert float(view.pixels[~known].float().mean()) > 20.0, "colours fade out, they do not end at black"
+    _, uncoloured = new(views[1].camera, "between", coloured=False)
+    assert torch.equal(uncoloured.value, prior.value)
 
 
 def test_from_a_training_camera_the_photograph_comes_back(near_views) -> None:

@@ -24,12 +24,7 @@ from depth_priors.cache import digest
 from errors import UserError
 from scene import Points, Scene
 
-
-@pytest.fixture(autouse=True)
-def no_weights(tmp_path, monkeypatch):
-    """No weights of this machine."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 @pytest.fixture

@@ -16,12 +16,7 @@ from scene import Scene
 
 CPU = torch.device("cpu")
 
-
-@pytest.fixture(autouse=True)
-def no_weights(tmp_path, monkeypatch):
-    """No weights of this machine."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.delenv("FEWSPLAT_WEIGHTS", raising=False)
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""When things are due, how weights rise, which device a backend needs, and that a seed decides everything."""
+"""When things are due, which device a backend needs, and that a seed decides everything."""
 
 from __future__ import annotations
 
@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine import device_for, is_due, ramp, seed_everything
+from engine import device_for, is_due, seed_everything
 
 
 def test_something_is_due_when_named_or_at_its_interval_or_last():
     due = [i for i in range(1, 11) if is_due(i, at=(3,), every=4, last=10)]
     assert due == [3, 4, 8, 10]
     assert not any(is_due(i) for i in range(1, 11))  # every = 0 is never, not always
-
-
-def test_a_ramp_rises_from_zero_to_one_and_stays():
-    assert [ramp(i, 100, 50) for i in (1, 100, 125, 150, 900)] == [0.0, 0.0, 0.5, 1.0, 1.0]
-    assert ramp(101, 100, 0) == 1.0
 
 
 def test_the_backend_decides_the_device():
