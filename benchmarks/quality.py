@@ -33,6 +33,7 @@ SHEET_HEIGHT = 240
 """Pixels of a picture's height in a contact sheet."""
 COLUMNS = {"psnr": 2, "ssim": 4, "lpips": 4, "gaussians": 0, "seconds": 0}
 """Figures of a training, and their decimals in the table."""
+_SCORES = (("psnr", 2), ("ssim", 3))
 PARTS = ("images", "sparse", "transforms.json", "transforms_train.json")
 """One of these makes a folder a scene."""
 
@@ -123,9 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failed.append(cell.name)
             _write(record, {"machine": machine(), "cells": known})
     figures = _figures(cells, known)
-    tables = [_rows(figures), _means(figures)]
-    _write_text(options.output / "table.md", "\n\n".join(map(_markdown, tables)) + "\n")
-    print(*map(table, tables), sep="\n\n")
+    rows, means = _rows(figures), _means(figures)
+    _write_text(
+        options.output / "table.md", "\n\n".join(map(_markdown, (rows, _side_by_side(figures), means))) + "\n"
+    )
+    print(table(rows), table(means), sep="\n\n")
     for sheet in _sheets(cells, known, options):
         print(f"sheet: {sheet}")
     print(f"written: {record}, {options.output / 'table.md'}")
@@ -250,10 +253,32 @@ def _means(figures: Figures) -> list[dict[str, Any]]:
         of = [values for key, values in figures.items() if key[2] == label and values["psnr"]]
         row: dict[str, Any] = {"mean of": f"{len(of)} rows", "preset": label}
         for name in ("psnr", "ssim", "seconds"):
-            each = [statistics.fmean(values[name]) for values in of]
-            row[name] = f"{statistics.fmean(each):.{COLUMNS[name]}f}" if each else "-"
+            row[name] = _mean(_scene_means([values[name] for values in of]), COLUMNS[name])
         means.append(row)
     return means
+
+
+def _scene_means(of: list[list[float]]) -> list[float]:
+    """Means over scenes, one for each seed; one of all where some seeds are missing for some scenes."""
+    if len({len(values) for values in of}) == 1:
+        return [statistics.fmean(seed) for seed in zip(*of, strict=True)]
+    return [statistics.fmean(statistics.fmean(values) for values in of)] if of else []
+
+
+def _side_by_side(figures: Figures) -> list[dict[str, Any]]:
+    """PSNR / SSIM: a row for each preset and variant, a column for each scene, and their mean."""
+    places = list(dict.fromkeys(key[:2] for key in figures))
+    rows = []
+    for label in dict.fromkeys(key[2] for key in figures):
+        row: dict[str, Any] = {"PSNR / SSIM": label}
+        of = {place: figures.get((*place, label), {}) for place in places}
+        for (scene, views), values in of.items():
+            texts = [_mean(values.get(name, []), digits) for name, digits in _SCORES]
+            row[f"{scene}, {views or 'all'}"] = " / ".join(texts)
+        known = [values for values in of.values() if values.get("psnr")]
+        means = [_mean(_scene_means([v[name] for v in known]), digits) for name, digits in _SCORES]
+        rows.append(row | {"mean": " / ".join(means) if len(known) == len(places) else "-"})
+    return rows
 
 
 def _markdown(rows: Sequence[dict[str, Any]]) -> str:
