@@ -373,6 +373,7 @@ def pseudo_wish(config: Config) -> PseudoWish | None:
     return PseudoWish(
         asked.cameras,
         asked.count,
+        asked.reach,
         config.seed,
         warped=asked.warped > 0,
         depth=asked.depth_from if asked.depth > 0 else "",

@@ -30,6 +30,7 @@ class PseudoWish:
 
     cameras: PseudoKind = "auto"
     count: int = 60
+    reach: float = 1.0
     seed: int = 0
     warped: bool = False
     """Photographs moved there."""
@@ -70,7 +71,7 @@ def know_pseudo_views(
         UserError: what is asked for cannot be had.
     """
     generator = torch.Generator().manual_seed(wish.seed)
-    source = PseudoCameras(scene.train, wish.cameras, scene.points.xyz)
+    source = PseudoCameras(scene.train, wish.cameras, scene.points.xyz, reach=wish.reach)
     cameras = tuple(source.draw(generator) for _ in range(wish.count))
     told = [f"{wish.count} ({source.kind})"]
     network = None

@@ -34,6 +34,9 @@ class PseudoConfig:
     two. auto: by how the training cameras stand."""
     count: int = 60
     """How many there are, drawn once."""
+    reach: float = 1.0
+    """How far they go beyond the training cameras, from 1: the size of their box in boxes of the cameras; on
+    an orbit distance and height change by up to half of reach - 1; between two, so many times the noise."""
     start: int = field(default=0, metadata={"unit": "iterations"})
     """They count after this iteration."""
     until: int = field(default=0, metadata={"unit": "iterations"})
@@ -72,6 +75,8 @@ class PseudoConfig:
         for name in ("count", "every", "teachers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not 1.0 <= self.reach <= 3.0:
+            raise UserError(f"reach: expected a factor from 1 to 3, got {self.reach}")
         for name in ("depth", "warped", "taught"):
             if not getattr(self, name) >= 0.0:
                 raise UserError(f"{name}: expected a weight of at least 0, got {getattr(self, name)}")

@@ -55,6 +55,9 @@ class PseudoCameras:
             auto: box or orbit by how the cameras stand, else interpolated; and interpolated where there
             are fewer than three positions.
         points: [P, 3], the scene's, for the distance of what is looked at; None if unknown.
+        reach: how far they go beyond the training cameras, at least 1: the box's size in boxes of the
+            cameras; on an orbit distance and height change by up to half of reach - 1 of the distance;
+            interpolated ones have so many times the noise.
 
     Raises:
         ValueError: there is no view.
@@ -63,8 +66,14 @@ class PseudoCameras:
     kind: Literal["box", "orbit", "interpolated"]
 
     def __init__(
-        self, views: Sequence[View], kind: PseudoKind = "auto", points: Tensor | None = None
+        self,
+        views: Sequence[View],
+        kind: PseudoKind = "auto",
+        points: Tensor | None = None,
+        *,
+        reach: float = 1.0,
     ) -> None:
+        self._reach = reach
         self._cameras = [view.camera for view in views]
         self._centers, self._rotations = poses(self._cameras)
         self._up = upright(self._rotations)
@@ -105,7 +114,9 @@ class PseudoCameras:
             depth = max(float((focus_point(self._cameras) - self._middle) @ forward), 1e-3)
         self._focus = self._middle + depth * forward
         offsets = (self._centers - self._middle) @ self._axes
-        self._low, self._high = offsets.min(0), offsets.max(0)
+        low, high = offsets.min(0), offsets.max(0)
+        beyond = 0.5 * (self._reach - 1.0) * (high - low)
+        self._low, self._high = low - beyond, high + beyond
         self._high[2] = min(self._high[2], 0.5 * depth)  # never beyond what is looked at
 
     def _in_box(self, numbers: NDArray[np.float64]) -> Camera:
@@ -131,6 +142,8 @@ class PseudoCameras:
         share = numbers[1]
         radius = max(float((1 - share) * self._radii[before] + share * self._radii[after]), EMPTY)
         height = (1 - share) * self._heights[before] + share * self._heights[after]
+        away, up = (self._reach - 1.0) * (numbers[2:4] - 0.5)
+        height, radius = height + up * radius, (1.0 + away) * radius
         turned = self._start + angle
         flat = radius * (self._basis @ np.array([np.cos(turned), np.sin(turned)]))
         return self._looking(self._focus + flat + height * self._up)
@@ -140,7 +153,7 @@ class PseudoCameras:
         distances = np.linalg.norm(self._centers - self._centers[first], axis=1)
         distances[first] = np.inf
         nearest = np.argsort(distances, kind="stable")[: min(NEAREST, len(self._cameras) - 1)]
-        noise = torch.randn(6, generator=generator, dtype=torch.float64).numpy()
+        noise = self._reach * torch.randn(6, generator=generator, dtype=torch.float64).numpy()
         if not len(nearest):
             depth = median_depth(self._cameras, None) or 1.0
             return camera_at(self._rotations[0], self._centers[0] + 0.01 * depth * noise[:3], self._like)

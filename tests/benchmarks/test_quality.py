@@ -67,7 +67,7 @@ def test_cells_tables_sheets_and_going_on(tmp_path: Path, small_scene: Path) -> 
     assert cells["room_3_quick-soft_0"]["psnr"] != cells["room_3_quick_0"]["psnr"]
     text = (output / "table.md").read_text()
     assert "| PSNR / SSIM | room, 3 | mean |" in text and "| quick, bad | - / - | - |" in text
-    soft = [line.split(" | ") for line in text.splitlines() if line.startswith("| quick, soft | ")][0]
+    soft = next(line.split(" | ") for line in text.splitlines() if line.startswith("| quick, soft | "))
     assert soft[1].count("±") == 2 and soft[2].rstrip(" |") == soft[1], "one scene is its own mean"
 
 

@@ -30,9 +30,9 @@ def _views(cameras):
     ]
 
 
-def _drawn(views, kind="auto", count=60, points=None):
+def _drawn(views, kind="auto", count=60, points=None, reach=1.0):
     generator = torch.Generator().manual_seed(0)
-    source = PseudoCameras(views, kind, points)
+    source = PseudoCameras(views, kind, points, reach=reach)
     return source, [source.draw(generator) for _ in range(count)]
 
 
@@ -86,6 +86,27 @@ def test_orbits_stay_on_the_photographed_part(kind):
     views = _views(SETS["arc"])
     _, cameras = _drawn(views, kind)
     _check_region(views, cameras, kind)
+
+
+def test_reach_leads_beyond_the_training_cameras():
+    views = _views(forward_facing())
+    size = [np.ptp(poses(_drawn(views, "box", 400, reach=reach)[1])[0], axis=0) for reach in (1.0, 2.0)]
+    np.testing.assert_allclose(size[1], 2.0 * size[0], rtol=1e-4)  # the same numbers, twice as far apart
+
+    views = _views(orbit())
+    cameras = [view.camera for view in views]
+    focus, up = focus_point(cameras), upright(poses(cameras)[1])
+    _, drawn = _drawn(views, "orbit", 400, reach=1.4)
+    _check_rigid(drawn)
+
+    def flat(x):
+        away = x - focus
+        return np.linalg.norm(away - np.outer(away @ up, up), axis=1), away @ up
+
+    (radii, heights), (new, high) = flat(poses(cameras)[0]), flat(poses(drawn)[0])
+    assert 0.79 * radii.min() < new.min() < 0.85 * radii.min()  # 400 draws come near the ends, 0.8 and 1.2
+    assert 1.15 * radii.max() < new.max() < 1.21 * radii.max()
+    assert heights.min() - 0.2 * radii.max() < high.min() < heights.min() - 0.15 * radii.max()
 
 
 @pytest.mark.parametrize("name", REAL)
