@@ -139,7 +139,8 @@ def test_a_network_is_asked_about_the_rendered_picture_and_gradients_flow_throug
 @pytest.mark.parametrize(
     "options",
     [{"start": -1}, {"until": -1}, {"ramp": -1}, {"count": 0}, {"every": 0}, {"teachers": 0},
-     {"reach": 0.5}, {"reach": 4.0}, {"depth": -0.1}, {"warped": float("nan")}, {"taught": -1.0}, {"depth_loss": "none"}],
+     {"reach": 0.5}, {"reach": 4.0}, {"depth": -0.1},
+     {"warped": float("nan")}, {"taught": -1.0}, {"depth_loss": "none"}],
 )  # fmt: skip
 def test_options_without_meaning_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(options))):
