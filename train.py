@@ -157,7 +157,8 @@ def train(
 
         for name, count in lessons.objective.skipped.items():
             tracker.message(
-                f"warning: {name} was left out {count:,} times: too few known pixels, or all of one depth"
+                f"warning: {name} was left out {count:,} times: too few known pixels, all of one depth, or a "
+                "prior without the scale that this loss needs"
             )
         if first >= config.iterations:  # it ended here, or was killed just before the figures were written
             tracker.message(f"the run is at iteration {first} already; raise --iterations to train on")
@@ -262,8 +263,8 @@ def learn_once(
             tracker.losses(iteration, terms)
             psnr = batch_psnr(render.color.squeeze(0), image, view.weight())
             tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
-    if tracker is not None:
-        tracker.scalars(iteration, {f"skipped/{name}": float(n) for name, n in objective.skipped.items()})
+    if tracker is not None and is_due(iteration, every=config.log_every, last=config.iterations):
+        tracker.write(iteration, {f"skipped/{name}": float(n) for name, n in objective.skipped.items()})
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     hold_in_shape(gaussians, config.regularise, scene.extent)

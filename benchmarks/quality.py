@@ -6,13 +6,16 @@ goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +29,7 @@ from tqdm import tqdm
 
 from atomic import atomic_write
 from benchmarks.measure import machine, table
+from configs import load_preset, to_plain
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,6 +82,8 @@ class Cell:
     variant: str
     options: tuple[str, ...]
     seed: int
+    digest: str = ""
+    """Of what the preset says, so that one that has changed is trained anew."""
 
     @property
     def label(self) -> str:
@@ -105,7 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing, then prints and writes tables and sheets; returns the exit code."""
     options = tyro.cli(Options, args=arguments, prog="scripts/benchmark_quality", use_underscores=True)
     cells = _cells(options)
-    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output: {options.output}: expected a folder ({error.strerror}): name another"
+        ) from error
     record = options.output / "results.json"
     known: dict[str, Any] = _read(record)
     failed = []
@@ -117,9 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             done = known.get(cell.name)
             folder = options.output / "runs" / cell.name
             words = cell.command(Path("RUN"))[1:]
-            if done is not None and done["command"] == words and "error" not in done:
+            if (
+                done is not None
+                and "error" not in done
+                and (done["command"], done.get("preset")) == (words, cell.digest)
+            ):
                 continue
-            known[cell.name] = {"command": words, **_train(cell, folder, options)}
+            known[cell.name] = {"command": words, "preset": cell.digest, **_train(cell, folder, options)}
             if "error" in known[cell.name]:
                 failed.append(cell.name)
             _write(record, {"machine": machine(), "cells": known})
@@ -159,20 +174,49 @@ def _cells(options: Options) -> list[Cell]:
             )
     if not (options.views and options.presets and options.seeds) or min(options.views) < 0:
         raise UserError("--views, --presets, --seeds: expected at least one each, views from 0: name some")
-    variants: list[tuple[str, str]] = [("", "")]
+    variants: list[tuple[str, tuple[str, ...]]] = [("", ())]
     for variant in options.variants:
         name, equals, words = variant.partition("=")
         if not equals or not name.strip():
             raise UserError(f"--variants: expected NAME=OPTIONS, got {variant!r}")
-        variants.append((name.strip(), words))
-    return [
-        Cell(scene, views, preset, name, (*shlex.split(options.train), *shlex.split(words)), seed)
+        variants.append((name.strip(), _split(words, "--variants")))
+    if not scenes:
+        raise UserError("expected a scene, or a folder of scenes: name one")
+    if options.sheet_views < 0:
+        raise UserError(f"--sheet_views: expected at least 0, got {options.sheet_views}")
+    common, digests = _split(options.train, "--train"), {name: _digest(name) for name in options.presets}
+    cells = [
+        Cell(scene, views, preset, name, (*common, *words), seed, digests[preset])
         for scene, counts in scenes
         for views in counts
         for preset in options.presets
         for name, words in variants
         for seed in options.seeds
     ]
+    name, times = Counter(cell.name for cell in cells).most_common(1)[0]
+    if times > 1:
+        raise UserError(
+            f"{times} trainings would have the name {name}: expected scenes, views, presets, variants and "
+            "seeds of different names: rename or leave out one"
+        )
+    return cells
+
+
+def _split(words: str, option: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(words))
+    except ValueError as error:
+        raise UserError(f"{option}: {words!r}: {error}: mend the quotes") from error
+
+
+def _digest(preset: str) -> str:
+    """Stands for all that a preset says.
+
+    Raises:
+        UserError: there is no such preset, or it is no good.
+    """
+    said = [to_plain(load_preset(preset, few_views=few)) for few in (False, True)]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _is_scene(folder: Path) -> bool:
@@ -184,8 +228,9 @@ def _train(cell: Cell, folder: Path, options: Options) -> dict[str, Any]:
     start = time.perf_counter()
     done = subprocess.run(cell.command(folder), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return {"error": lines[-1] if lines else f"exit code {done.returncode}"}
+        lines = [line.strip(" │") for line in done.stderr.splitlines() if any(c.isalnum() for c in line)]
+        told = [line for line in lines if "--help" not in line]  # which follows an option that is unknown
+        return {"error": told[-1] if told else f"exit code {done.returncode}"}
     summary = json.loads((folder / "summary.json").read_text())
     if not (folder / "results.json").is_file():
         return {"error": "no test views"}
@@ -306,15 +351,15 @@ def _sheets(cells: Sequence[Cell], known: dict[str, Any], options: Options) -> l
             names[i]
             for i in np.unique(np.linspace(0, len(names) - 1, options.sheet_views).round().astype(int))
         ]
-        rows = [
-            np.hstack([_labelled(folders[0] / "gt" / name, f"truth {Path(name).stem}") for name in picked])
-        ]
+        truth = [_labelled(folders[0] / "gt" / name, f"truth {Path(name).stem}") for name in picked]
+        widths = [picture.shape[1] for picture in truth]
+        rows = [np.hstack(truth)]
         for cell, folder in zip(shown, folders, strict=True):
             scores = known[cell.name].get("per_view", {}).get("PSNR", {})
-            rows.append(
-                np.hstack([_labelled(folder / "renders" / n, _caption(cell, n, scores)) for n in picked])
-            )
-            rows.append(np.hstack([_labelled(folder / "depth" / n, "") for n in picked]))
+            for part in ("renders", "depth"):
+                texts = [_caption(cell, name, scores) if part == "renders" else "" for name in picked]
+                pictures = zip(picked, texts, widths, strict=True)
+                rows.append(np.hstack([_labelled(folder / part / n, text, w) for n, text, w in pictures]))
         path = options.output / f"{scene.name}_{views or 'all'}.jpg"
         ok, data = cv2.imencode(".jpg", np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 88])
         if ok:
@@ -329,13 +374,13 @@ def _caption(cell: Cell, name: str, scores: dict[str, float]) -> str:
     return cell.label if score is None else f"{cell.label}: {score:.2f} dB"
 
 
-def _labelled(path: Path, text: str) -> NDArray[np.uint8]:
-    """A picture at the sheet's height with a caption in it; black where there is none."""
+def _labelled(path: Path, text: str, width: int = 0) -> NDArray[np.uint8]:
+    """A picture at the sheet's height with a caption in it; black where there is none. Width 0: as it is."""
     data = np.frombuffer(path.read_bytes(), np.uint8) if path.is_file() else np.zeros(0, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
         image = np.zeros((SHEET_HEIGHT, SHEET_HEIGHT * 4 // 3, 3), np.uint8)
-    width = max(1, round(image.shape[1] * SHEET_HEIGHT / image.shape[0]))
+    width = width or max(1, round(image.shape[1] * SHEET_HEIGHT / image.shape[0]))
     small = cv2.resize(image, (width, SHEET_HEIGHT), interpolation=cv2.INTER_AREA)
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(small, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
@@ -345,8 +390,12 @@ def _labelled(path: Path, text: str) -> NDArray[np.uint8]:
 def _read(path: Path) -> dict[str, Any]:
     """The cells of an earlier run; none where there is no readable file."""
     try:
-        cells = json.loads(path.read_text())["cells"]
-        return dict(cells)
+        cells = dict(json.loads(path.read_text())["cells"])
+        for name, cell in cells.items():
+            if not isinstance(cell, dict) or not ("error" in cell or isinstance(cell.get("psnr"), float)):
+                raise ValueError(f"{name}: {str(cell)[:40]}")
+            cell.setdefault("command", [])
+        return cells
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -363,6 +412,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that the training ends too
     try:
         sys.exit(main())
     except UserError as error:

@@ -17,6 +17,8 @@ FEW_VIEWS = 12
 """Up to this many a preset's section `few_views` counts. `quick` on 17 views around the synthetic room gives
 27.0 dB without it, 25.9 with it."""
 
+_USED_EARLY = ("scene", "backend", "threads")
+"""Options that count before the number of training views is known."""
 _RUN_KEYS = ("format", "source_path", "model_path", "config", "resume", "overwrite")
 
 
@@ -47,40 +49,40 @@ def load_preset(name_or_path: str, *, few_views: bool = False) -> Config:
     Raises:
         ConfigError: no such preset or file, an unknown key, or a bad value.
     """
-    path = find_preset(name_or_path)
-    values = _read(path)
-    for_few = values.pop("few_views", {})
+    return _load(find_preset(name_or_path), few_views, ())
+
+
+def _load(path: Path, few_views: bool, above: tuple[Path, ...]) -> Config:
+    """Returns the preset in a file; `above` are those that begin with it."""
+    values = {key: value for key, value in read_yaml(path).items() if key not in _RUN_KEYS}
+    before, for_few = values.pop("begins_with", None), values.pop("few_views", {})
+    if path in above:
+        raise ConfigError(f"{path}: begins_with: these presets begin with each other: mend one.")
+    if before is not None and not isinstance(before, str):
+        raise ConfigError(f"{path}: begins_with: expected the name of a preset, got {before!r}: mend it.")
     if not isinstance(for_few, dict):
         raise ConfigError(f"{path}: few_views: expected options, got {for_few!r}: mend the file.")
+    if early := sorted({"begins_with", "few_views", *_USED_EARLY} & set(for_few)):
+        raise ConfigError(
+            f"{path}: few_views: {early[0]} counts before the number of views is known: state it outside."
+        )
+    base = Config()
+    if before is not None:
+        try:
+            found = find_preset(before, beside=path)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: begins_with: {str(error).removeprefix('--config: ')}") from error
+        base = _load(found, few_views, (*above, path))
     if few_views:
         values = _merged(values, for_few)
     else:
-        update(Config(), for_few, str(path))  # a mistake there is said even where it is not used
-    default = Config()
-    config = update(default, values, str(path))
-    stated = set(_stated(values))
-    return scale_schedules(config, config.iterations / default.iterations, stated)
+        update(base, for_few, str(path))  # a mistake there is said even where it is not used
+    config = update(base, values, str(path))
+    return scale_schedules(config, config.iterations / base.iterations, set(_stated(values)))
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Returns a preset's values, upon those of the one that it names under `begins_with`.
-
-    Raises:
-        ConfigError: a file that cannot be read, or presets that begin with each other.
-    """
-    values = {key: value for key, value in read_yaml(path).items() if key not in _RUN_KEYS}
-    before = values.pop("begins_with", None)
-    if before is None:
-        return values
-    if not isinstance(before, str):
-        raise ConfigError(f"{path}: begins_with: expected the name of a preset, got {before!r}: mend it.")
-    if path in seen:
-        raise ConfigError(f"{path}: begins_with: these presets begin with each other: mend one.")
-    return _merged(_read(find_preset(before), (*seen, path)), values)
-
-
-def find_preset(name_or_path: str) -> Path:
-    """Returns the file of a preset.
+def find_preset(name_or_path: str, *, beside: Path | None = None) -> Path:
+    """Returns the file of a preset: one of ours by its name, else a path from the folder of `beside` or here.
 
     Raises:
         ConfigError: there is none; names a similar one.
@@ -89,7 +91,9 @@ def find_preset(name_or_path: str) -> Path:
     named = shipped / f"{name_or_path}.yaml"
     if "/" not in name_or_path and named.is_file():
         return named
-    for path in (Path(name_or_path).expanduser(), shipped.parent / name_or_path):  # also from another folder
+    given = Path(name_or_path).expanduser()
+    near = () if beside is None else (beside.parent / given,)
+    for path in (*near, given, shipped.parent / name_or_path):  # the last one for a start from another folder
         if path.is_file():
             return path
     names = preset_names()

@@ -185,7 +185,8 @@ def check_shape(view: View, path: Path, shape: tuple[int, ...]) -> None:
     """Refuses a map whose sides have another ratio than the photograph's, beyond rounding, or a tiny one."""
     (height, width), camera = shape, view.camera
     by_width, by_height = camera.height * width / camera.width, camera.width * height / camera.height
-    other_shape = abs(by_width - height) > 1.5 and abs(by_height - width) > 1.5
+    rounding = 1.5 * max(1.0, width / camera.width, height / camera.height)  # of the smaller of the two
+    other_shape = abs(by_width - height) > rounding and abs(by_height - width) > rounding
     if other_shape or LEAST_SIZE * width < camera.width:
         raise UserError(
             f"{path}: expected a map of {camera.width}x{camera.height} or of that shape in another size "

@@ -37,7 +37,8 @@ class LossConfig:
     depth_weight_final: float = -1.0
     """Its weight at the end, -1 = the same (FSGS: 0.001)."""
     depth_final_from: int = field(default=0, metadata={"unit": "iterations"})
-    """From this iteration on the weight is depth_weight_final; 0 = it goes there log-linearly all along."""
+    """From this iteration on the weight is depth_weight_final; 0 = it goes there log-linearly all along (from
+    or to 0: linearly)."""
     binocular: float = 0.0
     """Weight of the difference between the photograph and the picture from a camera beside it, moved back by
     rendered depth (Binocular3DGS, Han et al. 2024)."""
@@ -93,8 +94,10 @@ class LossConfig:
         first, final = self.depth_weight, self.depth_weight_final
         if final == -1.0 or first == final:
             return first
-        if self.depth_final_from > 0 or min(first, final) == 0.0:
-            return final if iteration >= self.depth_final_from > 0 else first
+        if self.depth_final_from > 0:
+            return final if iteration >= self.depth_final_from else first
+        if min(first, final) == 0.0:  # which has no logarithm
+            return first + (final - first) * progress
         return math.exp(math.log(first) + (math.log(final) - math.log(first)) * progress)
 
 

@@ -80,9 +80,9 @@ def unit(v: Vector) -> Vector:
     return v / np.linalg.norm(v)
 
 
-def direction(v: Vector, otherwise: Vector) -> Vector:
-    """`v` at length 1, or `otherwise` where `v` is too short to have a direction."""
-    return unit(v) if np.linalg.norm(v) > 1e-3 else unit(otherwise)
+def direction(v: Vector, otherwise: Vector, size: float = 1.0) -> Vector:
+    """`v` at length 1, or `otherwise` where `v` is too short to have one: a thousandth of `size`."""
+    return unit(v) if np.linalg.norm(v) > 1e-3 * size else unit(otherwise)
 
 
 def spread(centers: Array) -> float:

@@ -73,7 +73,7 @@ class PseudoCameras:
         *,
         reach: float = 1.0,
     ) -> None:
-        self._reach = reach
+        self._reach, self._points = reach, points
         self._cameras = [view.camera for view in views]
         self._centers, self._rotations = poses(self._cameras)
         self._up = upright(self._rotations)
@@ -155,7 +155,7 @@ class PseudoCameras:
         nearest = np.argsort(distances, kind="stable")[: min(NEAREST, len(self._cameras) - 1)]
         noise = self._reach * torch.randn(6, generator=generator, dtype=torch.float64).numpy()
         if not len(nearest):
-            depth = median_depth(self._cameras, None) or 1.0
+            depth = median_depth(self._cameras, self._points) or 1.0
             return camera_at(self._rotations[0], self._centers[0] + 0.01 * depth * noise[:3], self._like)
         second = nearest[min(int(numbers[1] * len(nearest)), len(nearest) - 1)]
         ends = Rotation.from_matrix(self._rotations[[first, second]])
@@ -174,7 +174,9 @@ class PseudoCameras:
         if self._pivot is None:
             return straight
         reach = (1 - share) * np.linalg.norm(a - self._pivot) + share * np.linalg.norm(b - self._pivot)
-        return self._pivot + reach * direction(straight - self._pivot, self._up)
+        return self._pivot + reach * direction(straight - self._pivot, self._up, reach)
 
     def _looking(self, spot: NDArray[np.float64]) -> Camera:
-        return camera_at(look_along(direction(self._focus - spot, self._up), self._up), spot, self._like)
+        far = float(np.linalg.norm(self._focus - self._centers, axis=1).max())
+        forward = direction(self._focus - spot, self._up, far)
+        return camera_at(look_along(forward, self._up), spot, self._like)

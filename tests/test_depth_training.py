@@ -131,6 +131,34 @@ def test_every_depth_loss_trains(
     assert f"loss/depth_{name}" in scalars and f"skipped/depth_{name}" not in scalars
 
 
+def test_a_term_that_cannot_be_computed_is_counted_and_said(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tmp_path / "maps").mkdir()
+    for image in (scene / "images").iterdir():
+        np.save(
+            tmp_path / "maps" / f"{image.stem}.npy",
+            np.tile(np.linspace(1, 2, 128, dtype=np.float32), (96, 1)),
+        )
+    maps = ("--depth_dir", str(tmp_path / "maps"), "--depth_frame", "affine", "--no_depth_align")
+    options = (
+        "--depth_loss",
+        "adepth",
+        "--batch_size",
+        "2",
+        "--log_every",
+        "8",
+    )  # it needs the scene's units
+    _train(monkeypatch, scene, tmp_path / "out", *maps, *options)
+    assert "depth_adepth was left out 40 times" in capsys.readouterr().err
+    events = EventAccumulator(str(tmp_path / "out"))
+    events.Reload()
+    counts = [(event.step, event.value) for event in events.Scalars("skipped/depth_adepth")]
+    assert counts == [(8, 16.0), (16, 32.0), (20, 40.0)]
+
+
 def test_an_option_of_a_loss_that_is_off_is_refused(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

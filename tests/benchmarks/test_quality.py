@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quality import main
+from benchmarks.quality import Cell, main
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,10 +58,12 @@ def test_cells_tables_sheets_and_going_on(tmp_path: Path, small_scene: Path) -> 
     assert again.returncode == 0 and (output / "results.json").read_text() == before  # nothing was trained
     own = _run(f"{scenes / 'room'}:4", *words[1:])  # a scene's own number of views
     assert own.returncode == 0 and "room_4_quick_1" in (output / "results.json").read_text()
-    more = _run(*words, "--variants", "soft=--regularise.dropout 0.3", "bad=--loss.lambda_dssim 7")
-    assert (
-        more.returncode == 1 and "failed: room_3_quick-bad_0" in more.stderr and "lambda_dssim" in more.stderr
-    )
+    variants = ("soft=--regularise.dropout 0.3 -r 30", "bad=--loss.lambda_dssim 7", "typo=--nosuch 3")
+    more = _run(*words, "--variants", *variants)  # soft has pictures of another shape in the sheet
+    assert more.returncode == 1 and "failed: room_3_quick-bad_0: error: " in more.stderr, more.stderr
+    assert "lambda_dssim" in more.stderr
+    (typo,) = [line for line in more.stderr.splitlines() if line.startswith("failed: room_3_quick-typo_0")]
+    assert "nosuch" in typo, typo
     cells = json.loads((output / "results.json").read_text())["cells"]
     assert cells["room_3_quick_0"] == json.loads(before)["cells"]["room_3_quick_0"]
     assert cells["room_3_quick-soft_0"]["psnr"] != cells["room_3_quick_0"]["psnr"]
@@ -71,6 +73,29 @@ def test_cells_tables_sheets_and_going_on(tmp_path: Path, small_scene: Path) -> 
     assert soft[1].count("±") == 2 and soft[2].rstrip(" |") == soft[1], "one scene is its own mean"
 
 
+def test_an_edited_preset_is_trained_anew_and_damaged_results_are_named(
+    tmp_path: Path, small_scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset, trained = tmp_path / "mine.yaml", []
+
+    def train(cell: Cell, *_: object) -> dict[str, float]:
+        trained.append(cell.name)
+        return {"psnr": 20.0, "ssim": 0.5, "gaussians": 1, "seconds": 1.0}
+
+    monkeypatch.setattr("benchmarks.quality._train", train)
+    output = tmp_path / "out"
+    words = [str(small_scene), "--presets", str(preset), "--sheet_views", "0", "--output", str(output)]
+    for text in ("begins_with: quick\n", "begins_with: quick\n", "begins_with: quick\nseed: 3\n"):
+        preset.write_text(text)
+        assert main(words) == 0
+    assert len(trained) == 2, "once, not again, and again with what has changed"
+    results = output / "results.json"
+    for content in ('{"cells": {"a": 3}}', '{"cells": {"a": {}}}', '{"cells": 3}', "[]"):
+        results.write_text(content)
+        with pytest.raises(UserError, match=r"results\.json: expected this benchmark's results"):
+            main(words)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -78,13 +103,20 @@ def test_cells_tables_sheets_and_going_on(tmp_path: Path, small_scene: Path) -> 
         (["."], "found neither"),
         (["SCENE", "--variants", "nameless"], "NAME=OPTIONS"),
         (["SCENE", "--views", "-1"], "--views"),
+        ([], "name one"),
+        (["SCENE", "--presets", "quik"], "did you mean quick"),
+        (["SCENE", "--sheet_views", "-1"], "--sheet_views"),
+        (["SCENE", "--train=--seed '3"], "--train: .*No closing quotation"),
+        (["SCENE", "--seeds", "0", "0"], "2 trainings would have the name"),
+        (["SCENE", "--variants", "a=--seed 1", "a=--seed 2"], "2 trainings would have the name"),
+        (["SCENE", "--output", "SCENE/images/view_000.png"], "--output: .*expected a folder"),
     ],
 )
 def test_mistakes_are_told_at_once(
     tmp_path: Path, small_scene: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = [str(small_scene) if word == "SCENE" else word for word in words]
+    given = [word.replace("SCENE", str(small_scene)) for word in words]
     with pytest.raises(UserError, match=message):
         main(given)
     assert not (tmp_path / "output").exists()

@@ -103,18 +103,35 @@ def test_a_preset_may_begin_with_another(tmp_path):
     )
     mine, quick = load_preset(str(path)), load_preset("quick")
     assert mine.iterations == 500 and quick.iterations == 2000
-    assert mine.optim.means_lr == quick.optim.means_lr and mine.densify.stop == quick.densify.stop, (
-        "as stated"
-    )
+    assert mine.optim.means_lr == quick.optim.means_lr
+    assert mine.densify.stop == quick.densify.stop // 4, "schedules keep their shape, as with --iterations"
     few, quick_few = load_preset(str(path), few_views=True), load_preset("quick", few_views=True)
     assert (few.iterations, few.loss.depth_weight) == (300, 0.3)
     assert few.regularise == quick_few.regularise
+    assert few.pyramid.until == quick_few.pyramid.until * 300 // 1000
+    path.write_text("begins_with: quick\niterations: 77\nregularise:\n  dropout: 0.55\n")
+    for few_views in (False, True):
+        mine = load_preset(str(path), few_views=few_views)
+        assert (mine.iterations, mine.regularise.dropout) == (77, 0.55), "what a file says outweighs its base"
+
+
+def test_a_preset_is_found_beside_the_one_that_begins_with_it(tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "base.yaml").write_text("begins_with: fsgs\niterations: 500\n")
+    (tmp_path / "own" / "more.yaml").write_text("begins_with: base.yaml\nseed: 7\n")
+    monkeypatch.chdir(tmp_path)
+    config = load_preset("own/more.yaml")
+    assert (config.iterations, config.seed, config.pseudo.start) == (500, 7, 100)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("begins_with: 3\n", "the name of a preset, got 3"), ("begins_with: quik\n", "did you mean quick"),
-     ("begins_with: {path}\n", "begin with each other")],
+    [("begins_with: 3\n", "the name of a preset, got 3"),
+     ("begins_with: quik\n", "mine.yaml: begins_with: no preset .*: did you mean quick"),
+     ("begins_with: {path}\n", "begin with each other"),
+     ("few_views:\n  begins_with: quick\n", "few_views: begins_with counts before"),
+     ("few_views:\n  scene:\n    resolution: 4\n", "few_views: scene counts before"),
+     ("? [1, 2]\n: 3\n", "a key is no name .line 1")],
 )  # fmt: skip
 def test_a_preset_that_begins_with_nothing_usable_is_refused(tmp_path, text, message):
     path = tmp_path / "mine.yaml"

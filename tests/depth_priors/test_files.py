@@ -131,6 +131,15 @@ def test_another_size_of_the_same_shape_is_resized_without_mixing_in_what_is_unk
     assert bool((prior.value[~known] == 0).all())
 
 
+def test_a_map_of_the_photograph_fits_it_at_any_training_size(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((378, 504), np.float32))
+    for width, height in ((252, 189), (126, 94), (63, 47), (168, 126), (100, 75)):  # sides rounded each alone
+        (prior,) = file_priors([_view(width=width, height=height)], tmp_path, _config(tmp_path))
+        assert prior is not None and prior.value.shape == (height, width)
+    with pytest.raises(UserError, match="126x98"):
+        file_priors([_view(width=126, height=98)], tmp_path, _config(tmp_path))
+
+
 def test_a_map_of_another_shape_is_refused(tmp_path):
     for shape in ((WIDTH, HEIGHT), (HEIGHT, WIDTH + 4)):
         np.save(tmp_path / "a.npy", np.ones(shape, np.float32))

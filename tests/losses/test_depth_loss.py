@@ -146,6 +146,9 @@ def test_the_weight_goes_down_log_linearly_or_at_one_iteration():
     steps = weights([1, 39, 40, 100], depth_weight_final=0.02, depth_final_from=40)
     assert steps == pytest.approx([1, 1, 0.02, 0.02], rel=1e-5)
     assert weights([39, 40], depth_weight_final=0.0, depth_final_from=40) == pytest.approx([1, 0])
+    assert weights([25, 100], depth_weight_final=0.0) == pytest.approx([0.75, 0]), "no logarithm: linearly"
+    rising = LossConfig(depth_loss="adepth", depth_weight=0.0, depth_weight_final=0.4)
+    assert rising.depth_weight_at(0.5, 50) == pytest.approx(0.2)
 
 
 def _formulas(d, g, m):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scene import SceneConfig, View, load_scene
+from scene import Camera, SceneConfig, View, load_scene
 from scene.geometry import focus_point, poses, upright
 from scene.pseudo import PseudoCameras
 
@@ -86,6 +86,34 @@ def test_orbits_stay_on_the_photographed_part(kind):
     views = _views(SETS["arc"])
     _, cameras = _drawn(views, kind)
     _check_region(views, cameras, kind)
+
+
+def _scaled(cameras, factor):
+    """The same cameras in a scene of other units."""
+    scaled = []
+    for camera in cameras:
+        viewmat = camera.viewmat.clone()
+        viewmat[:3, 3] *= factor
+        scaled.append(Camera(viewmat, camera.K, camera.width, camera.height))
+    return scaled
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e-3, 1e4])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("arc", "orbit"), ("arc", "interpolated"), ("forward", "box"), ("one", "auto")]
+)
+def test_units_do_not_matter(name, kind, factor):
+    cameras = forward_facing() if name == "forward" else SETS[name]
+    points = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 0.2
+    if name in ("forward", "one"):  # before these cameras
+        centers, rotations = poses(cameras)
+        points += torch.from_numpy(centers.mean(0) + 4.0 * rotations[:, :, 2].mean(0)).float()
+    _, expected = _drawn(_views(cameras), kind, 20, points)
+    _, found = _drawn(_views(_scaled(cameras, factor)), kind, 20, points * factor)
+    for a, b in zip(_scaled(expected, factor), found, strict=True):
+        torch.testing.assert_close(a.viewmat[:3, :3], b.viewmat[:3, :3], atol=1e-3, rtol=0)
+        size = float(a.viewmat[:3, 3].norm())
+        torch.testing.assert_close(a.viewmat[:3, 3], b.viewmat[:3, 3], atol=1e-3 * size, rtol=0)
 
 
 def test_reach_leads_beyond_the_training_cameras():
