@@ -84,7 +84,7 @@ def main() -> None:
         scene,
         config.depth,
         depth_loss=config.loss.wants_depth,
-        starts=last is None or not all(folder.teacher(k).is_file() for k in range(teachers)),
+        starts=last is None or not all(folder.has_teacher(k) for k in range(teachers)),
         cache_folder=cache_folder(),
         pseudo=pseudo_wish(config),
         quiet=config.quiet,
@@ -291,9 +291,11 @@ def teach(
     paths = [output.teacher(k) for k in range(len(seeds))]
     for k, (seed, path) in enumerate(zip(seeds, paths, strict=True)):
         which, began = f"teacher {k + 1} of {len(seeds)}", time.perf_counter()
-        if path.is_file():
+        if output.has_teacher(k):
             tracker.message(f"{which}: {path} is there already")
             continue
+        if path.is_file():
+            tracker.message(f"warning: {which}: {path} has been damaged or changed: trained anew")
         state = start(replace(alone, seed=seed), scene, knowledge.points, device)
         lessons = Lessons.of(alone, knowledge, [], device)
         bar = tqdm(
@@ -305,6 +307,7 @@ def teach(
             if stop.requested:
                 stop.leave()
         save_ply(path, state.gaussians)
+        output.seal_teacher(k)
         seconds = time.perf_counter() - began
         tracker.message(
             f"{which}: {len(state.gaussians):,} Gaussians, {length:,} iterations in {seconds:.0f} s"

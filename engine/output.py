@@ -8,6 +8,7 @@ processes from working in one folder at the same time.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from atomic import remove_leftovers
+from atomic import atomic_write, remove_leftovers
 from engine.checkpoint import latest_checkpoint
 from engine.command import DISK_FULL, add_facts
 from errors import UserError
@@ -32,6 +33,7 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
     "events.out.tfevents.*",
     "point_cloud/iteration_*/point_cloud.ply",
     "teachers/teacher_*.ply",
+    "teachers/teacher_*.sha256",
     "checkpoints/iteration_*.pt",
     *(
         f"{split}/ours_*/{name}"
@@ -41,8 +43,20 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
     "video/ours_*/*.mp4",
     "video/ours_*/*/*.png",
 )
-_RUN = ("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*")
+_RUN = (
+    *("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*"),
+    "teachers/teacher_*.ply",
+)
 _log = logging.getLogger(__name__)
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class OutputError(UserError):
@@ -82,6 +96,19 @@ class OutputFolder:
     def teacher(self, number: int) -> Path:
         """Returns the .ply of a model that was trained to teach the run's own (its folder is not made)."""
         return self.path / "teachers" / f"teacher_{number}.ply"
+
+    def seal_teacher(self, number: int) -> None:
+        """Notes the sum of a teacher's file, which tells it from a damaged or a foreign one."""
+        with atomic_write(self._seal(number)) as file:
+            file.write(f"{_digest(self.teacher(number))}\n".encode())
+
+    def has_teacher(self, number: int) -> bool:
+        """Whether a teacher's file is there, whole and this run's own."""
+        path, seal = self.teacher(number), self._seal(number)
+        return path.is_file() and seal.is_file() and seal.read_bytes().strip() == _digest(path).encode()
+
+    def _seal(self, number: int) -> Path:
+        return self.teacher(number).with_suffix(".sha256")
 
     def renders(self, split: str, iteration: int) -> Path:
         """Returns the folder of `split`'s ("test", "train") images of an iteration (not made)."""

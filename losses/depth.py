@@ -70,8 +70,8 @@ class Maps:
     """[H, W], the prior's, likewise."""
     w: Tensor
     """[H, W] >= 0."""
-    inverse: bool
-    """Both are inverse depths, g of unknown scale and shift."""
+    shifted: bool
+    """g has an unknown shift, and scale."""
     metric: bool
     """g is in the units of d."""
 
@@ -127,7 +127,7 @@ def _maps(depth: Tensor, prior: DepthPrior, weight: Tensor) -> Maps:
     g = torch.where(known, prior.value if inverse else prior.depth(), 1.0)
     metric = prior.frame == "world"
     unit = mean(g, weight).detach()
-    return Maps(d / unit if metric else d, g / unit, weight, inverse, metric)
+    return Maps(d / unit if metric else d, g / unit, weight, prior.frame == "affine", metric)
 
 
 def pearson(depth: Tensor, prior: DepthPrior, weight: Tensor) -> Tensor | None:
@@ -233,11 +233,17 @@ def ssi(maps: Maps) -> Tensor | None:
 
 
 def silog(maps: Maps) -> Tensor | None:
-    """Scale-invariant logarithmic error (Eigen et al. 2014); None where the prior has an unknown shift."""
-    if maps.inverse:
+    """Scale-invariant logarithmic error (Eigen et al. 2014); None where the prior has an unknown shift.
+
+    Where its scale is unknown the variance focus is 1: nothing of a common factor remains.
+    """
+    if maps.shifted:
         return None
     e = maps.d.log() - maps.g.log()
-    square = mean(e * e, maps.w) - VARIANCE_FOCUS * mean(e, maps.w).square()
+    if maps.metric:
+        square = mean(e * e, maps.w) - VARIANCE_FOCUS * mean(e, maps.w).square()
+    else:
+        square = mean(_centred(e, maps.w).square(), maps.w)
     return square.clamp_min(1e-12).sqrt()
 
 

@@ -80,6 +80,7 @@ def test_a_resumed_run_takes_the_teachers_that_are_there(run, tmp_path: Path) ->
     paths = [tmp_path / "a" / "teachers" / f"teacher_{k}.ply" for k in range(2)]
     first, second = (load_ply(path) for path in paths)
     assert not torch.equal(first.params["sh0"][:50], second.params["sh0"][:50]), "they differ in their seeds"
+    gone: list[str]
     for k, gone in enumerate(([], ["checkpoints/iteration_10.pt"], ["teachers/teacher_1.ply"])):
         again = tmp_path / f"again{k}"
         shutil.copytree(tmp_path / "a", again)
@@ -91,6 +92,23 @@ def test_a_resumed_run_takes_the_teachers_that_are_there(run, tmp_path: Path) ->
         kept = (again / "teachers" / "teacher_0.ply").stat().st_mtime_ns
         assert _same(whole, run(again, *options, "--resume")), gone
         assert (again / "teachers" / "teacher_0.ply").stat().st_mtime_ns == kept, "it is not trained again"
+
+
+def test_a_damaged_or_foreign_teacher_is_trained_anew(run, tmp_path: Path, monkeypatch, capsys) -> None:
+    whole = run(tmp_path / "a", *TAUGHT)
+    (tmp_path / "a" / "checkpoints" / "iteration_20.pt").unlink()
+    teachers = tmp_path / "a" / "teachers"
+    content = (teachers / "teacher_0.ply").read_bytes()
+    (teachers / "teacher_0.ply").write_bytes(content[:-40] + bytes(40))
+    shutil.copy(tmp_path / "a" / "input.ply", teachers / "teacher_1.ply")
+    assert _same(whole, run(tmp_path / "a", *TAUGHT, "--no_quiet", "--resume"))
+    assert capsys.readouterr().err.count("has been damaged or changed: trained anew") == 2
+    assert (teachers / "teacher_0.ply").read_bytes() == content
+
+    (tmp_path / "b" / "teachers").mkdir(parents=True)
+    shutil.copy(teachers / "teacher_0.ply", tmp_path / "b" / "teachers")
+    with pytest.raises(UserError, match="--overwrite"):
+        run(tmp_path / "b", *TAUGHT)
 
 
 def test_teachers_leave_the_runs_own_random_numbers_alone(run, tmp_path: Path) -> None:

@@ -203,6 +203,19 @@ def test_a_loss_is_its_formula_where_everything_is_known(name):
     assert scaled.item() == pytest.approx(expected, rel=2e-5)  # the scene's unit does not matter
 
 
+def test_silog_knows_no_factor_where_the_prior_has_none_and_nothing_where_it_is_shifted():
+    depth, true = _random(0, 1, 4), _random(1, 2, 3)
+    log = np.log(depth.double().numpy()) - np.log(true.double().numpy())
+    for factor in (0.01, 1.0, 100.0):
+        scaled = (factor * depth).requires_grad_()
+        found = depth_loss("silog", scaled, torch.ones(SHAPE), _prior(true, "depth", "scale"))
+        assert found.item() == pytest.approx(log.std(), rel=1e-4)  # float32 logarithms and sums
+        found.backward()
+        assert abs(float((scaled.grad * scaled).detach().sum())) < 1e-5, "no pull on the scene's size"
+    for kind in ("depth", "inverse"):
+        assert depth_loss("silog", depth, torch.ones(SHAPE), _prior(true, kind, "affine")) is None
+
+
 @pytest.mark.parametrize(
     "name", sorted(set(names()) - {"pearson", "pearson_patch", "rgrad", "g2", "ssi_silog_grad"})
 )
