@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all, whatever ends the process: an error, a full disk, `kill -9`.
+"""Files that exist whole or not at all, whatever ends the process (an error, a full disk, `kill -9`); their sums.
 
 The content goes to a temporary file in the same folder, is forced to the disk, and takes the final name in
 one step; then the folder is forced to the disk too, so that the name survives a power cut.
@@ -7,6 +7,7 @@ one step; then the folder is forced to the disk too, so that the name survives a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replaces a file by `content` in one step; see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(content)
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, as hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -79,24 +79,34 @@ def main() -> None:
     config = parsed.resolve(len(scene.train), backend)
     folder = OutputFolder(config.model_path)
     last = latest_checkpoint(folder.checkpoints) if config.resume else None
-    teachers = config.pseudo.teachers if config.pseudo.taught > 0 else 0
+    teachers = range(config.pseudo.teachers if config.pseudo.taught > 0 else 0)
+    there = frozenset(k for k in teachers if last is not None and folder.has_teacher(k))
     knowledge = learn(
         scene,
         config.depth,
         depth_loss=config.loss.wants_depth,
-        starts=last is None or not all(folder.has_teacher(k) for k in range(teachers)),
+        starts=last is None or len(there) < len(teachers),
         cache_folder=cache_folder(),
         pseudo=pseudo_wish(config),
         quiet=config.quiet,
     )
     with claim_output(config.model_path, resume=config.resume, overwrite=config.overwrite) as output:
-        train(config, scene, knowledge, last, output, backend)
+        train(config, scene, knowledge, last, there, output, backend)
 
 
 def train(
-    config: Config, scene: Scene, knowledge: Knowledge, last: Path | None, output: OutputFolder, backend: str
+    config: Config,
+    scene: Scene,
+    knowledge: Knowledge,
+    last: Path | None,
+    there: Set[int],
+    output: OutputFolder,
+    backend: str,
 ) -> None:
-    """Runs the optimisation from its start, or from the checkpoint `last`, to its end."""
+    """Runs the optimisation from its start, or from the checkpoint `last`, to its end.
+
+    `there`: the numbers of the teachers that a run to resume has trained already.
+    """
     device = device_for(backend)
     state = start(config, scene, knowledge.points, device)
     at_hand = knowledge.to(device)
@@ -132,7 +142,7 @@ def train(
             if last is None:  # so that a run that is stopped here can be resumed
                 save(checkpoint_path(output.checkpoints, 0))
             with tracker.paused(), generators_kept(state.generator):
-                taught = teach(config, scene, at_hand, output, backend, stop, tracker)
+                taught = teach(config, scene, at_hand, there, output, backend, stop, tracker)
         teaching = time.perf_counter() - began
         lessons = Lessons.of(config, at_hand, taught, device)
         for iteration in range(first + 1, config.iterations + 1):
@@ -276,12 +286,13 @@ def teach(
     config: Config,
     scene: Scene,
     knowledge: Knowledge,
+    there: Set[int],
     output: OutputFolder,
     backend: str,
     stop: StopRequest,
     tracker: Tracker,
 ) -> list[View]:
-    """Trains models with other seeds, or finds them in the output folder; their pseudo views."""
+    """Trains models with other seeds, but those that are `there` in the output folder; their pseudo views."""
     length = config.pseudo.teacher_iterations or config.iterations
     alone = replace(config, iterations=length, pseudo=replace(config.pseudo, taught=0.0))
     alone = scale_schedules(alone, length / config.iterations)
@@ -291,7 +302,7 @@ def teach(
     paths = [output.teacher(k) for k in range(len(seeds))]
     for k, (seed, path) in enumerate(zip(seeds, paths, strict=True)):
         which, began = f"teacher {k + 1} of {len(seeds)}", time.perf_counter()
-        if output.has_teacher(k):
+        if k in there:
             tracker.message(f"{which}: {path} is there already")
             continue
         if path.is_file():

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from atomic import atomic_write
+from atomic import atomic_write, file_digest
 from depth_priors.midas import MODELS, build
 from errors import UserError
 
@@ -91,7 +91,7 @@ def load_network(name: str, path: Path, *, sha256: str | None = None) -> nn.Modu
     Raises:
         UserError: the file is not the published one, cannot be read, or holds other weights.
     """
-    _check_digest(str(path), file_digest(path), MODELS[name].sha256 if sha256 is None else sha256)
+    _check_digest(str(path), weights_digest(path), MODELS[name].sha256 if sha256 is None else sha256)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile) as error:
@@ -119,20 +119,16 @@ def load_network(name: str, path: Path, *, sha256: str | None = None) -> nn.Modu
     return network
 
 
-def file_digest(path: Path) -> str:
-    """The sha256 of a file, as hexadecimal digits.
+def weights_digest(path: Path) -> str:
+    """The sha256 of a file of weights, as hexadecimal digits.
 
     Raises:
         UserError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return file_digest(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read the weights ({error.strerror}): check the path") from error
-    return digest.hexdigest()
 
 
 def _check_digest(where: str, got: str, expected: str) -> None:

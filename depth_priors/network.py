@@ -21,7 +21,8 @@ from tqdm import tqdm
 from depth_priors.cache import VERSION, MapCache, digest
 from depth_priors.config import DepthConfig
 from depth_priors.midas import MODELS, estimate
-from depth_priors.midas_weights import FOLDER, download_weights, file_digest, find_weights, load_network
+from depth_priors.midas_weights import FOLDER, download_weights, find_weights, load_network, weights_digest
+from depth_priors.one_thread import threads_kept
 from depth_priors.onnx_model import OnnxModel
 from depth_priors.prior import DepthPrior
 from errors import UserError
@@ -61,7 +62,7 @@ def find_network(config: DepthConfig) -> Network | None:
     if chosen.startswith("onnx:"):
         model_file = Path(chosen.removeprefix("onnx:")).expanduser()
         onnx = OnnxModel(model_file)  # fails here, before anything is written
-        return Network(chosen, str(model_file), file_digest(model_file), lambda device: onnx)
+        return Network(chosen, str(model_file), weights_digest(model_file), lambda device: onnx)
     named = chosen.removeprefix("midas:") if chosen.startswith("midas:") else ""
     explicit = Path(config.depth_weights).expanduser() if config.depth_weights else None
     for name, model in MODELS.items():
@@ -220,28 +221,24 @@ def _over_views(
     missing = [i for i, maps in enumerate(kept) if maps is None]
     found = {i: maps[what] for i, maps in enumerate(kept) if maps is not None}
     if missing:
-        threads = torch.get_num_threads()
         run = network.load(torch.device("cpu"))
 
         def one(i: int) -> Tensor:
             torch.set_num_threads(1)  # of this worker
             return compute(run, views[i]).contiguous()
 
-        workers = max(1, min(threads, len(missing)))
-        try:
-            with (
-                ThreadPoolExecutor(workers) as pool,
-                tqdm(
-                    total=len(missing), desc=f"{network.name} {what}", unit="view", leave=False,
-                    disable=True if quiet else None,
-                ) as bar,
-            ):  # fmt: skip
-                for i, value in zip(missing, pool.map(one, missing), strict=True):
-                    found[i] = value
-                    cache.store(keys[i], {what: value})
-                    bar.update()
-        finally:
-            torch.set_num_threads(threads)
+        with (
+            threads_kept() as threads,
+            ThreadPoolExecutor(max(1, min(threads, len(missing)))) as pool,
+            tqdm(
+                total=len(missing), desc=f"{network.name} {what}", unit="view", leave=False,
+                disable=True if quiet else None,
+            ) as bar,
+        ):  # fmt: skip
+            for i, value in zip(missing, pool.map(one, missing), strict=True):
+                found[i] = value
+                cache.store(keys[i], {what: value})
+                bar.update()
     return [found[i] for i in range(len(views))]
 
 

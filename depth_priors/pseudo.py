@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +15,13 @@ from tqdm import tqdm
 from depth_priors.config import DepthConfig
 from depth_priors.network import Network, affine_prior, find_network
 from depth_priors.new_view import NewViews
+from depth_priors.one_thread import one_thread
 from depth_priors.prior import DepthPrior
 from depth_priors.stereo_once import SceneStereo
 from errors import UserError
 from scene import Camera, PseudoCameras, PseudoKind, Scene, View
+
+_log = logging.getLogger(__name__)
 
 FEWEST_POINTS = 1000
 """Surface points below which stereo says nothing of new places."""
@@ -92,10 +95,7 @@ def know_pseudo_views(
     if wish.warped or from_stereo:
         new_views = NewViews(scene.train, stereo.priors)
         if len(new_views) < FEWEST_POINTS:
-            raise UserError(
-                "pseudo views: stereo finds too little in these photographs to show them from other places: "
-                "leave out --pseudo.warped, and take a network for --pseudo.depth"
-            )
+            return _without_stereo(cameras, wish, estimate, told)
         for i, camera in enumerate(
             tqdm(cameras, desc="pseudo views", unit="view", leave=False, disable=True if quiet else None)
         ):
@@ -110,6 +110,28 @@ def know_pseudo_views(
         estimate,
         f"pseudo views: {', '.join(told)}",
     )
+
+
+def _without_stereo(
+    cameras: tuple[Camera, ...], wish: PseudoWish, estimate: Callable[[Tensor], DepthPrior | None] | None,
+    told: list[str],
+) -> PseudoKnowledge:  # fmt: skip
+    """What is left where stereo finds too little to say anything of other places.
+
+    Raises:
+        UserError: it was asked for by name.
+    """
+    asked = ["--pseudo.warped"] * wish.warped + ["--pseudo.depth_from mvs"] * (wish.depth == "mvs")
+    if asked:
+        raise UserError(
+            f"{asked[0]}: stereo finds too little in these photographs to show them from other places: leave "
+            "it out"
+        )
+    _log.warning(
+        "pseudo views: no depth network, and stereo finds too little in these photographs to stand in for "
+        "one: --pseudo.depth has no effect"
+    )
+    return PseudoKnowledge(cameras, (), (), estimate, f"pseudo views: {told[0]}, depth unknown")
 
 
 class Estimator:
@@ -133,20 +155,9 @@ class Estimator:
         if self._gradient and picture.requires_grad:
             answer = _OneThread.apply(picture, self._run)
         else:
-            with _one_thread():
+            with one_thread():
                 answer = self._run(picture.detach()).to(picture)
         return affine_prior(answer, self._network.name)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch within."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _OneThread(torch.autograd.Function):
@@ -155,13 +166,13 @@ class _OneThread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, picture: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.picture = picture.detach().requires_grad_()
-        with torch.enable_grad(), _one_thread():
+        with torch.enable_grad(), one_thread():
             ctx.value = run(ctx.picture).to(picture)
         return ctx.value.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        with _one_thread():
+        with one_thread():
             (gradient,) = torch.autograd.grad(ctx.value, ctx.picture, grads[0])
         return gradient, None

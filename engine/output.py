@@ -8,7 +8,6 @@ processes from working in one folder at the same time.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from atomic import atomic_write, remove_leftovers
+from atomic import atomic_write, file_digest, remove_leftovers
 from engine.checkpoint import latest_checkpoint
 from engine.command import DISK_FULL, add_facts
 from errors import UserError
@@ -48,15 +47,6 @@ _RUN = (
     "teachers/teacher_*.ply",
 )
 _log = logging.getLogger(__name__)
-
-
-def _digest(path: Path) -> str:
-    """The sha256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class OutputError(UserError):
@@ -100,12 +90,12 @@ class OutputFolder:
     def seal_teacher(self, number: int) -> None:
         """Notes the sum of a teacher's file, which tells it from a damaged or a foreign one."""
         with atomic_write(self._seal(number)) as file:
-            file.write(f"{_digest(self.teacher(number))}\n".encode())
+            file.write(f"{file_digest(self.teacher(number))}\n".encode())
 
     def has_teacher(self, number: int) -> bool:
         """Whether a teacher's file is there, whole and this run's own."""
         path, seal = self.teacher(number), self._seal(number)
-        return path.is_file() and seal.is_file() and seal.read_bytes().strip() == _digest(path).encode()
+        return path.is_file() and seal.is_file() and seal.read_bytes().strip() == file_digest(path).encode()
 
     def _seal(self, number: int) -> Path:
         return self.teacher(number).with_suffix(".sha256")

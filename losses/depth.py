@@ -103,7 +103,7 @@ def depth_loss(
         A scalar >= 0, or None where it says nothing: fewer than 200 pixels have a weight, a map is constant
         where it must not be, or the prior has no scale where one is needed.
     """
-    weight = prior.confidence * alpha.detach() * (prior.value > 0) * (depth.detach() > 0)
+    weight = prior.confidence * alpha.detach() * _positive(prior.value) * _positive(depth.detach())
     if int((weight > 0).sum()) < FEWEST:
         return None
     if name == "pearson":
@@ -111,6 +111,11 @@ def depth_loss(
     if name == "pearson_patch":
         return pearson_patches(depth, prior, weight, patch)
     return _LOSSES[name](_maps(depth, prior, weight))
+
+
+def _positive(x: Tensor) -> Tensor:
+    """Whether each number is above 0, and a number."""
+    return (x > 0) & (x < torch.inf)
 
 
 def names() -> tuple[str, ...]:
@@ -171,9 +176,10 @@ def _one_minus_r(x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     b = torch.where(known, y - (share * y).sum(1, keepdim=True), 0.0)
     var_a, var_b = (share * a * a).sum(1), (share * b * b).sum(1)
     varied = (var_a > LEAST_SPREAD * (share * x * x).sum(1)) & (var_b > LEAST_SPREAD * (share * y * y).sum(1))
-    varied &= (var_a > TINY) & (var_b > TINY)
-    product = torch.where(varied, var_a * var_b, 1.0)
-    return 1.0 - (share * a * b).sum(1) / product.sqrt(), varied.detach()
+    for var in (var_a, var_b):
+        varied &= (var > TINY) & var.isfinite()
+    product = torch.where(varied, var_a, 1.0).sqrt() * torch.where(varied, var_b, 1.0).sqrt()
+    return 1.0 - torch.where(varied, (share * a * b).sum(1), 0.0) / product, varied.detach()
 
 
 def _patches(x: Tensor, side: int) -> Tensor:

@@ -136,6 +136,9 @@ class PseudoTargets:
         self._warped = ImagePyramid([view.to(device) for view in known.warped], pyramid)
         self._taught = ImagePyramid([view.to(device) for view in taught], pyramid)
         self._priors = ResizedPriors([prior.to(device) for prior in known.priors])
+        self._known = bool(known.cameras) and bool(
+            known.warped or taught or known.priors or known.estimate is not None
+        )
 
     def draw(self, iteration: int, generator: torch.Generator) -> PseudoTarget | None:
         """A random one for an iteration (from 1); None where none is due.
@@ -145,7 +148,7 @@ class PseudoTargets:
             generator: CPU generator; untouched where none is due.
         """
         share = self._config.share(iteration)
-        if share == 0.0 or not self._cameras:
+        if share == 0.0 or not self._known:
             return None
         i = int(torch.randint(len(self._cameras), (), generator=generator))
         camera = self._cameras[i]

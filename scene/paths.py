@@ -173,11 +173,8 @@ def interpolated_path(cameras: Sequence[Camera], n_frames: int) -> list[Camera]:
 
 
 def _cameras(spots: Array, focus: Sequence[Vector], up: Vector, like: Camera) -> list[Camera]:
-    out = []
-    for spot, target in zip(spots, focus, strict=True):
-        to = target - spot
-        forward = to if np.linalg.norm(to) > 1e-9 else np.cross(up, [up[1], up[2], up[0]])
-        out.append(
-            camera_at(look_along(direction(forward / (np.linalg.norm(forward) or 1.0), up), up), spot, like)
-        )
-    return out
+    across = ground_basis(up)[:, 0]  # for a spot on its focus
+    return [
+        camera_at(look_along(direction(target - spot, across, 1e-6), up), spot, like)
+        for spot, target in zip(spots, focus, strict=True)
+    ]

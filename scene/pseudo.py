@@ -112,7 +112,7 @@ class PseudoCameras:
         depth = median_depth(self._cameras, points)
         if depth is None:
             depth = max(float((focus_point(self._cameras) - self._middle) @ forward), 1e-3)
-        self._focus = self._middle + depth * forward
+        self._look_at(self._middle + depth * forward)
         offsets = (self._centers - self._middle) @ self._axes
         low, high = offsets.min(0), offsets.max(0)
         beyond = 0.5 * (self._reach - 1.0) * (high - low)
@@ -124,7 +124,7 @@ class PseudoCameras:
         return self._looking(self._middle + self._axes @ offset)
 
     def _prepare_orbit(self, points: Tensor | None) -> None:
-        self._focus = focus_point(self._cameras, points=points)
+        self._look_at(focus_point(self._cameras, points=points))
         self._basis = ground_basis(self._up)
         flat = (self._centers - self._focus) @ self._basis
         self._heights = (self._centers - self._focus) @ self._up
@@ -176,7 +176,10 @@ class PseudoCameras:
         reach = (1 - share) * np.linalg.norm(a - self._pivot) + share * np.linalg.norm(b - self._pivot)
         return self._pivot + reach * direction(straight - self._pivot, self._up, reach)
 
+    def _look_at(self, focus: NDArray[np.float64]) -> None:
+        self._focus = focus
+        self._far = float(np.linalg.norm(focus - self._centers, axis=1).max())
+
     def _looking(self, spot: NDArray[np.float64]) -> Camera:
-        far = float(np.linalg.norm(self._focus - self._centers, axis=1).max())
-        forward = direction(self._focus - spot, self._up, far)
+        forward = direction(self._focus - spot, self._up, self._far)
         return camera_at(look_along(forward, self._up), spot, self._like)

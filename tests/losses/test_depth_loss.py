@@ -53,6 +53,17 @@ def test_what_has_no_weight_may_be_anything():
     assert bool(x.grad.isfinite().all()) and bool((x.grad[:4] == 0).all()) and float(x.grad.abs().sum()) > 0
 
 
+@pytest.mark.parametrize("factor", [1e-25, 1e-15, 1e12, 1e25])
+def test_the_correlation_and_its_gradient_know_no_units(factor):
+    x, y, w = _random(0, 1, 3).requires_grad_(True), _random(1, 2, 9), _random(2, 0.1, 1)
+    small = (factor * x.detach()).requires_grad_(True)
+    expected, found = correlation(x, y, w), correlation(small, y, w)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)  # both are float32 sums
+    (expected + correlation(y, x, w)).backward()
+    (found + correlation(y, small, w)).backward()
+    assert torch.allclose(small.grad * factor, x.grad, rtol=1e-3, atol=1e-8)  # of rounded maps
+
+
 def test_its_gradient_is_right():
     x, y, w = (_random(i, 0.5, 2, torch.float64)[:5, :6] for i in range(3))
     x.requires_grad_(True)
@@ -309,6 +320,8 @@ def test_no_loss_is_ever_nan(name):
     lone[5, 5] = 1.0
     broken = _random(0, 1, 4)
     broken[:3], broken[3:5] = 0.0, float("nan")  # nothing is rendered there
+    endless = _random(1, 1, 4)
+    endless[2:4] = float("inf")
     cases = [
         (constant, ones, _prior(_random(1, 1, 4), "depth")),
         (_random(0, 1, 4), ones, _prior(constant, "depth")),
@@ -322,6 +335,10 @@ def test_no_loss_is_ever_nan(name):
         (broken, torch.where(broken > 0, 1.0, 0.0), _prior(_random(1, 1, 4), "depth")),
         (_random(0, 1e-30, 1e-20), ones, _prior(_random(1, 1, 4), "depth")),
         (_random(0, 1e10, 1e15), ones, _prior(_random(1, 1, 4), "depth")),
+        (_random(0, 1e25, 1e30), ones, _prior(_random(1, 1, 4), "depth")),
+        (_random(0, 1, 4), ones, _prior(endless, "depth")),
+        (_random(0, 1, 4), ones, _prior(endless, "inverse", "affine")),
+        (endless, ones, _prior(_random(1, 1, 4), "depth")),
     ]
     for number, (depth, alpha, prior) in enumerate(cases):
         leaf = depth.clone().requires_grad_(True)
