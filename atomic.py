@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all, whatever ends the process (an error, a full disk, `kill -9`); their sums.
+"""Files that exist whole or not at all, whatever ends the process: an error, a full disk, `kill -9`; sums.
 
 The content goes to a temporary file in the same folder, is forced to the disk, and takes the final name in
 one step; then the folder is forced to the disk too, so that the name survives a power cut.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +17,8 @@ from engine import OutputFolder, Tracker, TrainingState, peak_memory_gib
 from evaluation import Report, evaluate, load_perceptual, write_report
 from gaussian_model import Gaussians, active_sh_degree
 from scene import Scene, View
+
+_log = logging.getLogger(__name__)
 
 SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
 MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
@@ -44,6 +48,16 @@ def show_knowledge(tracker: Tracker, knowledge: Knowledge) -> None:
             )
         if confidence is not None:
             tracker.maps(0, f"confidence/{view.stem}", share={"image": confidence})
+
+
+def say_skipped(skipped: Mapping[str, int], whose: str = "") -> None:
+    """Warns of terms that could not be computed now and then."""
+    for name, count in skipped.items():
+        _log.warning(
+            "%s%s was left out %s time%s: no prior, too few known pixels, all of one depth, or a prior "
+            "without the scale that this loss needs",
+            *(whose, name, f"{count:,}", "" if count == 1 else "s"),
+        )
 
 
 @torch.no_grad()
@@ -96,10 +110,12 @@ def finish(
     report: Report,
     backend: str,
     work: tuple[int, float, float],
+    skipped: Mapping[str, int],
 ) -> None:
     """Writes the run's figures and says where everything is.
 
-    `work`: iterations and seconds of this process, and how many of these went into teachers.
+    `work`: iterations and seconds of this process, and how many of these went into teachers; `skipped`: how
+    often it left terms of the loss out.
     """
     iterations, seconds, teaching = work
     folder = shlex.quote(str(output.path))
@@ -109,6 +125,7 @@ def finish(
         "iterations_of_this_process": iterations,
         "seconds_of_this_process": round(seconds, 1),
         "seconds_of_teachers": round(teaching, 1) if config.pseudo.taught > 0 else 0.0,
+        "skipped_terms_of_this_process": dict(skipped),
         "gaussians": len(state.gaussians),
         "peak_memory_gib": round(peak_memory_gib(), 3),
         "backend": backend,

@@ -62,7 +62,7 @@ from losses import Objective, PseudoTargets, beside, draw_baseline, mean_squared
 from native import cache_folder, set_threads
 from rasterizer import resolve_backend
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
-from showing import describe, finish, show, show_knowledge
+from showing import describe, finish, say_skipped, show, show_knowledge
 
 HISTOGRAMS = 10  # how often in a run the distributions are logged
 
@@ -79,13 +79,16 @@ def main() -> None:
     config = parsed.resolve(len(scene.train), backend)
     folder = OutputFolder(config.model_path)
     last = latest_checkpoint(folder.checkpoints) if config.resume else None
-    teachers = range(config.pseudo.teachers if config.pseudo.taught > 0 else 0)
+    teachers = range(config.pseudo.teachers_of(config.iterations))
     there = frozenset(k for k in teachers if last is not None and folder.has_teacher(k))
+    starts = last is None or len(there) < len(teachers)
+    if starts:
+        config.depth.check_points(again=last is not None)
     knowledge = learn(
         scene,
         config.depth,
         depth_loss=config.loss.wants_depth,
-        starts=last is None or len(there) < len(teachers),
+        starts=starts,
         cache_folder=cache_folder(),
         pseudo=pseudo_wish(config),
         quiet=config.quiet,
@@ -138,7 +141,7 @@ def train(
         )
         taught: list[View] = []
         began = time.perf_counter()
-        if config.pseudo.taught > 0 and first < config.iterations:
+        if config.pseudo.teachers_of(config.iterations) and first < config.iterations:
             if last is None:  # so that a run that is stopped here can be resumed
                 save(checkpoint_path(output.checkpoints, 0))
             with tracker.paused(), generators_kept(state.generator):
@@ -163,13 +166,10 @@ def train(
                 if checkpoint_due or stop.requested:
                     save(checkpoint_path(output.checkpoints, iteration))
             if stop.requested and iteration < config.iterations:
+                say_skipped(lessons.objective.skipped)
                 stop.leave()
 
-        for name, count in lessons.objective.skipped.items():
-            tracker.message(
-                f"warning: {name} was left out {count:,} times: too few known pixels, all of one depth, or a "
-                "prior without the scale that this loss needs"
-            )
+        say_skipped(lessons.objective.skipped)
         if first >= config.iterations:  # it ended here, or was killed just before the figures were written
             tracker.message(f"the run is at iteration {first} already; raise --iterations to train on")
             report = show(config, scene, state.gaussians, backend, tracker, first)
@@ -182,6 +182,7 @@ def train(
         report,
         backend,
         (config.iterations - first, time.perf_counter() - clock, teaching),
+        lessons.objective.skipped,
     )
 
 
@@ -224,6 +225,11 @@ def learn_once(
     objective, device = lessons.objective, gaussians.device
     if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
         densifier.refine(iteration - 1, gaussians, optimizer)
+        if len(gaussians) == 0:
+            raise UserError(
+                f"iteration {iteration - 1}: no Gaussians are left, all have been pruned: lower "
+                "--densify.prune_opacity or the learning rates; earlier checkpoints are intact"
+            )
     set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
     progress = iteration / config.iterations
     degree = active_sh_degree(config.optim, iteration, gaussians.max_sh_degree)
@@ -317,6 +323,7 @@ def teach(
             learn_once(alone, scene, state, lessons, iteration, backend)
             if stop.requested:
                 stop.leave()
+        say_skipped(lessons.objective.skipped, f"{which}: ")
         save_ply(path, state.gaussians)
         output.seal_teacher(k)
         seconds = time.perf_counter() - began

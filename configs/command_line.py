@@ -20,6 +20,7 @@ from configs.presets import FEW_VIEWS, choose_preset, load_preset
 from configs.saved import load_saved_config
 from configs.scaling import replace_paths, scale_schedules
 from configs.schema import CommandLine, Config
+from configs.together import check_together
 from configs.values import walk
 from errors import UserError
 
@@ -84,32 +85,7 @@ class Parsed:
                 )
         if "iterations" in self.given and not config.resume:
             config = scale_schedules(config, config.iterations / base.iterations, self.given)
-        config.pyramid.check()
-        if config.loss.binocular > 0.0 and config.model.depth_mode != "ED":
-            raise ConfigError(
-                f"loss.binocular: expected --model.depth_mode ED, whose depth is one of surfaces, got "
-                f"{config.model.depth_mode}: change one of them."
-            )
-        needless = [
-            path for path in self.given if path.startswith("loss.depth_") and path != "loss.depth_loss"
-        ]
-        if needless and config.loss.depth_loss == "none":
-            raise ConfigError(
-                f"--{min(needless)}: it has no effect without a depth loss: add --depth_loss pearson."
-            )
-        weights = ("pseudo.depth", "pseudo.warped", "pseudo.taught")
-        idle = [path for path in self.given if path.startswith("pseudo.") and path not in weights]
-        if idle and not config.pseudo.wanted:
-            raise ConfigError(
-                f"--{min(idle)}: it has no effect without a term: add --pseudo.depth, --pseudo.warped or "
-                "--pseudo.taught."
-            )
-        never_full = config.pyramid.factor > 1.0 and config.pyramid.until >= config.iterations > 1
-        if never_full and not config.resume:  # a resumed run may only grow, and says so itself
-            raise ConfigError(
-                f"pyramid.until: expected less than --iterations {config.iterations}, got "
-                f"{config.pyramid.until}: images would never have their full size; lower --pyramid.until."
-            )
+        check_together(config, self.given)
         return config
 
 

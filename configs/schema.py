@@ -136,7 +136,7 @@ class CommandLine(Config):
 
     white_background: Annotated[Flag, arg(aliases=("-w",))] = False
     """The same as --model.background white (the name that 3DGS uses)."""
-    sh_degree: Annotated[int | None, arg(help_behavior_hint="")] = None
+    sh_degree: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     """The same as --model.sh_degree (the name that 3DGS uses)."""
-    depth_loss: Annotated[DepthLoss | None, arg(help_behavior_hint="")] = None
+    depth_loss: Annotated[DepthLoss | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """The same as --loss.depth_loss: hold rendered depth to the depth prior."""

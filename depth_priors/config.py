@@ -90,15 +90,23 @@ class DepthConfig:
         """Refuses values that are wrong for every scene."""
         if not self.init_spacing >= 0.5 or not math.isfinite(self.init_spacing):
             raise UserError(f"--init_spacing: expected at least 0.5 (pixels), got {self.init_spacing}")
+        self.check_points()
+        self.check_maps()
+
+    def check_points(self, *, again: bool = False) -> None:
+        """Refuses a wrong --init; `again`: a run that was stopped among its teachers starts from it again."""
         if self.init not in ("auto", "sfm", "mvs", "random") and not self.init.lower().endswith(".ply"):
             raise UserError(
                 f"--init: expected auto, sfm, mvs, random or a .ply file of points, got {self.init!r}"
             )
         if self.init.lower().endswith(".ply") and not Path(self.init).expanduser().is_file():
-            raise UserError(
-                f"--init: {self.init}: no such file; give a .ply of points, or auto, sfm, mvs or random"
-            )
-        self.check_maps()
+            advice = "give a .ply of points, or auto, sfm, mvs or random"
+            if again:
+                advice = (
+                    "the run was stopped among its teachers, and those that are missing start from it too: "
+                    "put it back, or start anew with --overwrite"
+                )
+            raise UserError(f"--init: {self.init}: no such file: {advice}")
 
     def check_maps(self) -> None:
         """Refuses values about depth and confidence maps; a resumed run needs these again."""

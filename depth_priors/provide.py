@@ -149,7 +149,7 @@ def _aligned(scene: Scene, priors: Priors, config: DepthConfig, stereo: SceneSte
 
 def _told(priors: Priors, more: str, which: str, views: int) -> tuple[Priors, str]:
     given = sum(prior is not None for prior in priors)
-    return priors, f"depth prior: {which}, {given} of {views} views{more}"
+    return priors, f"depth prior: {which}, {given} of {views} view{'' if views == 1 else 's'}{more}"
 
 
 def map_cache(config: DepthConfig, default: Path) -> MapCache:

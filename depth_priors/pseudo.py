@@ -77,6 +77,11 @@ def know_pseudo_views(
     source = PseudoCameras(scene.train, wish.cameras, scene.points.xyz, reach=wish.reach)
     cameras = tuple(source.draw(generator) for _ in range(wish.count))
     told = [f"{wish.count} ({source.kind})"]
+    places = torch.stack([camera.center for camera in cameras])
+    if wish.count > 1 and bool((places - places[0]).abs().max() <= 1e-6 * places.abs().max()):
+        _log.warning(
+            "pseudo views: all stand at one place, as the training cameras do: they show nothing new"
+        )
     network = None
     if wish.depth in ("auto", "network"):
         network = find_network(config) if config.may_ask_network else None

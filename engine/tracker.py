@@ -1,7 +1,8 @@
 """What a run shows while it works: TensorBoard curves and images, and a progress bar.
 
 Values arrive as detached tensors and are only summed; they are read from the device once every `log_every`
-iterations, so that a GPU never waits for a log line. Curves show the mean over those iterations.
+iterations, so that a GPU never waits for a log line. Curves show the mean over those iterations; those of a
+term that acts now and then, over the ones in which it acted.
 
 | name | value |
 |---|---|

@@ -132,7 +132,8 @@ class Objective:
             target: true image [H, W, 3] in [0, 1].
             weight: pixel weights [H, W] (mask times confidence), or None.
             iteration: from 1.
-            prior: the view's depth prior [H, W]; None = no depth term. `render` must hold depth then.
+            prior: the view's depth prior [H, W], for which `render` must hold depth; None = it has none: a
+                depth term that is on is counted as left out.
             linear_scales: gives [N, 3] in world units; asked only where a term needs it.
             linear_opacities: gives [N] in [0, 1]; likewise.
 
@@ -150,8 +151,11 @@ class Objective:
                 terms[name] = factor * tensor.mean()
         chosen = self.config.depth_loss
         amount = self.config.depth_weight_at(iteration / self.iterations, iteration)
-        if chosen != "none" and amount > 0 and prior is not None:
-            loss = depth_loss(chosen, render.depth[0], render.alpha[0], prior, patch=self.config.depth_patch)
+        if chosen != "none" and amount > 0:
+            loss = None
+            if prior is not None:
+                patch = self.config.depth_patch
+                loss = depth_loss(chosen, render.depth[0], render.alpha[0], prior, patch=patch)
             if loss is None:
                 self.skipped[f"depth_{chosen}"] += 1
             else:

@@ -88,6 +88,14 @@ class PseudoConfig:
         """Whether any term is on."""
         return max(self.depth, self.warped, self.taught) > 0.0
 
+    def counts_within(self, iterations: int) -> bool:
+        """Whether a pseudo view counts in any iteration of a run; a short run's schedule may leave none."""
+        return any(self.share(iteration) > 0.0 for iteration in range(1, iterations + 1))
+
+    def teachers_of(self, iterations: int) -> int:
+        """How many teachers a run of so many iterations has use for."""
+        return self.teachers if self.taught > 0.0 and self.counts_within(iterations) else 0
+
     def share(self, iteration: int) -> float:
         """Factor on the weights in an iteration (from 1): 0 where no pseudo view counts."""
         if not self.wanted or iteration <= self.start or iteration % self.every != 0:

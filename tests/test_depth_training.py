@@ -5,6 +5,7 @@ Not checked here: what they bring on real photographs (docs/depth.md).
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -131,8 +132,23 @@ def test_every_depth_loss_trains(
     assert f"loss/depth_{name}" in scalars and f"skipped/depth_{name}" not in scalars
 
 
+def test_views_without_a_prior_are_counted(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "maps").mkdir()
+    names = sorted(image.stem for image in (scene / "images").iterdir())
+    for stem in (names[0], names[1]):  # by --eval the first is a test view
+        noise = np.random.default_rng(0).random((96, 128), np.float32)
+        np.save(tmp_path / "maps" / f"{stem}.npy", 1 + noise)
+    maps = ("--depth_dir", str(tmp_path / "maps"), "--no_depth_align", "--n_views", "4", "--quiet")
+    _train(monkeypatch, scene, tmp_path / "out", *maps)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["train_views"] == 4  # of which one has a map
+    assert summary["skipped_terms_of_this_process"] == {"depth_pearson": 20 * 3 // 4}
+
+
 def test_a_term_that_cannot_be_computed_is_counted_and_said(
-    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -151,8 +167,10 @@ def test_a_term_that_cannot_be_computed_is_counted_and_said(
         "--log_every",
         "8",
     )  # it needs the scene's units
-    _train(monkeypatch, scene, tmp_path / "out", *maps, *options)
-    assert "depth_adepth was left out 40 times" in capsys.readouterr().err
+    _train(monkeypatch, scene, tmp_path / "out", *maps, *options, "--quiet")
+    assert "depth_adepth was left out 40 times" in caplog.text, "also where it is to be quiet"
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["skipped_terms_of_this_process"] == {"depth_adepth": 40}
     events = EventAccumulator(str(tmp_path / "out"))
     events.Reload()
     counts = [(event.step, event.value) for event in events.Scalars("skipped/depth_adepth")]

@@ -111,11 +111,41 @@ def test_a_damaged_or_foreign_teacher_is_trained_anew(run, tmp_path: Path, monke
         run(tmp_path / "b", *TAUGHT)
 
 
-def test_teachers_leave_the_runs_own_random_numbers_alone(run, tmp_path: Path) -> None:
+def test_teachers_leave_the_runs_own_random_numbers_alone(run, tmp_path: Path, monkeypatch) -> None:
     """A run whose teachers are never asked is the plain run."""
     plain = run(tmp_path / "a", "--iterations", "14", last=14)
-    taught = run(tmp_path / "b", *TAUGHT, "--iterations", "14", "--pseudo.start", "14", last=14)
+    monkeypatch.setattr(train.PseudoTargets, "draw", lambda *_: None)
+    taught = run(tmp_path / "b", *TAUGHT, "--iterations", "14", last=14)
+    assert (tmp_path / "b" / "teachers" / "teacher_1.ply").is_file()
     assert _same(plain, taught)
+
+
+def test_a_run_too_short_for_its_pseudo_views_trains_no_teachers(run, tmp_path: Path) -> None:
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("pseudo:\n  taught: 1.0\n  every: 50\n")
+    run(tmp_path / "a", "--config", str(preset))
+    assert not (tmp_path / "a" / "teachers").exists()
+
+
+def test_points_that_have_gone_are_named_where_missing_teachers_need_them(run, tmp_path: Path) -> None:
+    run(tmp_path / "first")
+    points = tmp_path / "points.ply"
+    shutil.copy(tmp_path / "first" / "input.ply", points)
+    init = ("--init", str(points))
+    run(tmp_path / "a", *TAUGHT, *init)
+    points.unlink()
+    (tmp_path / "a" / "checkpoints" / "iteration_20.pt").unlink()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    run(tmp_path / "a", *TAUGHT, *init, "--resume")  # all teachers are there
+    (tmp_path / "b" / "teachers" / "teacher_1.ply").unlink()
+    with pytest.raises(UserError, match=r"points\.ply: no such file: the run was stopped among its teachers"):
+        run(tmp_path / "b", *TAUGHT, *init, "--resume")
+
+
+def test_a_run_without_gaussians_ends_with_a_word(run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"iteration \d+: no Gaussians are left.*prune_opacity"):
+        run(tmp_path / "a", "--densify.prune_opacity", "0.9999", "--densify.reset_opacity", "0.99995")
+    assert (tmp_path / "a" / "config.yaml").is_file()
 
 
 def test_overwriting_a_run_removes_its_teachers(run, tmp_path: Path) -> None:

@@ -367,6 +367,30 @@ def test_depth_that_is_not_divided_by_alpha_cannot_move_pictures():
         parse("--loss.binocular", "0.3", "--model.depth_mode", "D")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--config", "mcmc", "--densify.unpool", "0.1"), r"--densify\.unpool: .*strategy mcmc: .*default"),
+        (("--densify.strategy", "none", "--densify.absgrad"), r"--densify\.absgrad: .*no effect"),
+        (("--densify.mcmc.cap_max", "9"), r"--densify\.mcmc\.cap_max: .*--densify\.strategy mcmc"),
+        (("--pseudo.reach", "2"), r"--pseudo\.reach: it has no effect without a term"),
+        (
+            ("--pseudo.taught", "1", "--iterations", "9", "--pseudo.start", "9"),
+            r"pseudo: expected an iteration in which.*start 9, until 0, every 1.*--pseudo\.taught 0\.$",
+        ),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(*words)
+
+
+def test_options_of_every_strategy_and_short_runs_of_a_preset_are_fine():
+    assert parse("--config", "mcmc", "--densify.start", "5", "--densify.mcmc.cap_max", "9").densify.start == 5
+    assert parse("--config", "fsgs", "--iterations", "3", views=3).iterations == 3
+    assert parse("--config", "sparse_view", "--iterations", "1", views=3).pseudo.teachers_of(1) == 0
+
+
 def test_the_depth_loss_has_a_short_name():
     assert parse("--depth_loss", "g2").loss.depth_loss == "g2"
     assert parse("--loss.depth_loss", "g2") == parse("--depth_loss", "g2")

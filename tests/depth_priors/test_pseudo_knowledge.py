@@ -84,6 +84,24 @@ def test_where_stereo_is_impossible_that_is_said(scene):
         _know(alone, SceneStereo(alone, MapCache(None), quiet=True), PseudoWish(count=2, warped=True))
 
 
+def test_without_network_and_stereo_depth_is_left_out_unless_it_was_named(scene, caplog):
+    alone = Scene(scene.train[:1], (), scene.points, 1.0, Path())
+    blind = SceneStereo(alone, MapCache(None), quiet=True)
+    known = _know(alone, blind, PseudoWish(count=3, depth="auto"), DepthConfig(depth_prior="none"))
+    assert "--pseudo.depth has no effect" in caplog.text and known.line.endswith("depth unknown")
+    assert len(known.cameras) == 3 and not known.priors and known.estimate is None
+    with pytest.raises(UserError, match=r"--pseudo\.depth_from mvs: stereo finds too little"):
+        _know(alone, blind, PseudoWish(count=3, depth="mvs"))
+
+
+def test_cameras_that_show_nothing_new_are_told(scene, caplog):
+    _know(scene, SceneStereo(scene, MapCache(None), quiet=True), PseudoWish(count=3))
+    assert not caplog.text
+    one_place = Scene((scene.train[0],) * 3, (), scene.points, 1.0, Path())
+    _know(one_place, SceneStereo(one_place, MapCache(None), quiet=True), PseudoWish(count=3))
+    assert "all stand at one place" in caplog.text
+
+
 def test_the_network_computes_on_one_thread_and_its_gradient_too():
     seen = []
 

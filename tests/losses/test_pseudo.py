@@ -83,6 +83,8 @@ def test_a_random_one_is_drawn_at_the_iterations_size_and_none_where_none_is_due
     assert seen == {0.0, 1.0, 2.0}
     nothing = PseudoTargets(config, PseudoKnowledge(), [], PyramidConfig(), CPU)
     assert nothing.draw(9, generator) is None
+    cameras_only = PseudoTargets(config, PseudoKnowledge(known.cameras), [], PyramidConfig(), CPU)
+    assert cameras_only.draw(9, generator) is None, "nothing is known there: it is not rendered"
 
 
 def test_terms_are_the_weighted_losses() -> None:
