@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from configs import Config, parse_command_line, save_config, scale_schedules, to_plain
+from configs import Config, Parsed, parse_command_line, save_config, scale_schedules, to_plain
 from depth_priors import Knowledge, PseudoWish, ResizedPriors, learn
 from engine import (
     OutputFolder,
@@ -60,6 +61,7 @@ from gaussian_model import (
 )
 from losses import Objective, PseudoTargets, beside, draw_baseline, mean_squared_error
 from native import cache_folder, set_threads
+from photos import scene_of
 from rasterizer import resolve_backend
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
 from showing import describe, finish, say_skipped, show, show_knowledge
@@ -75,6 +77,7 @@ def main() -> None:
     )
     set_threads(parsed.config.threads or torch.get_num_threads())
     backend = resolve_backend(parsed.config.backend)
+    parsed = with_poses(parsed)
     scene = load_scene(parsed.config.source_path, parsed.config.scene)
     config = parsed.resolve(len(scene.train), backend)
     folder = OutputFolder(config.model_path)
@@ -95,6 +98,17 @@ def main() -> None:
     )
     with claim_output(config.model_path, resume=config.resume, overwrite=config.overwrite) as output:
         train(config, scene, knowledge, last, there, output, backend)
+
+
+def with_poses(parsed: Parsed) -> Parsed:
+    """The command line with the scene of its photographs in their place, where it names such, or a video."""
+    quiet = parsed.config.quiet
+    made = scene_of(parsed.config.source_path, threads=torch.get_num_threads(), quiet=quiet)
+    if made is None:
+        return parsed
+    for line in (*(f"warning: {warning}" for warning in made.warnings), *(() if quiet else made.lines)):
+        print(line, file=sys.stderr)
+    return replace(parsed, config=replace(parsed.config, source_path=made.path))
 
 
 def train(

@@ -142,7 +142,8 @@ def _check_unchanged(saved: Config, config: Config) -> None:
 
 def _default_output(source: Path) -> Path:
     """Returns output/SCENE_NAME."""
-    return Path("output") / (source.expanduser().resolve().name or "scene")
+    source = source.expanduser().resolve()
+    return Path("output") / ((source.stem if source.is_file() else source.name) or "scene")
 
 
 def given_options(argv: Sequence[str]) -> dict[str, list[str]]:

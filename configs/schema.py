@@ -37,7 +37,8 @@ class Config:
     source_path: Annotated[
         Path, arg(aliases=("-s", "--source"), metavar="FOLDER", help_behavior_hint="(required)")
     ] = Path()
-    """The scene: a COLMAP folder (images, sparse/0), or one with transforms.json."""
+    """The scene: a COLMAP folder (images, sparse/0), or one with transforms.json. Or a folder of photographs,
+    or a video: where they were taken from is found out first (structure from motion), see scripts/convert."""
     model_path: Annotated[
         Path, arg(aliases=("-m",), metavar="FOLDER", help_behavior_hint="(default: output/SCENE_NAME)")
     ] = Path()

@@ -10,7 +10,7 @@ from scene.camera import Camera
 from scene.cameras_json import NamedCamera, read_cameras_json, write_cameras_json
 from scene.config import SceneConfig
 from scene.focus import focus_depth
-from scene.load import load_scene
+from scene.load import is_scene, load_scene
 from scene.matching import files_below, name_key
 from scene.projection import image_points, project, world_points
 from scene.pseudo import PseudoCameras, PseudoKind
@@ -35,6 +35,7 @@ __all__ = [
     "files_below",
     "focus_depth",
     "image_points",
+    "is_scene",
     "load_scene",
     "name_key",
     "project",

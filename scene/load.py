@@ -64,6 +64,11 @@ def load_scene(source: Path, config: SceneConfig) -> Scene:
     )
 
 
+def is_scene(source: Path) -> bool:
+    """Whether a folder holds a model, or files of one; damaged and incomplete ones count."""
+    return bool(find_model(source) or explain_missing(source) or find_transforms(source))
+
+
 def _read_model(source: Path, config: SceneConfig) -> tuple[SceneModel, int]:
     """The scene without pixels, and the resolution that is still to be applied to its images."""
     masks = _masks(source, config)
@@ -88,7 +93,7 @@ def _read_model(source: Path, config: SceneConfig) -> tuple[SceneModel, int]:
         raise SceneError(
             f"{source}: no COLMAP model{explain_missing(source)}: looked for cameras, images and points3D "
             "(.bin or .txt) in sparse/0, sparse/N, sparse and the folder itself, and for transforms.json or "
-            "transforms_train.json; make one from the photographs with COLMAP (or pycolmap)"
+            "transforms_train.json; make one from the photographs by scripts/convert or COLMAP (or pycolmap)"
         )
     _check_masks(model, masks)
     return model, resolution

@@ -18,6 +18,7 @@ ARROWS: dict[str, set[str]] = {
     "atomic": set(),
     "native": set(),
     "scene": set(),
+    "photos": {"scene"},
     "rasterizer": {"native"},
     "losses": {"depth_priors", "native", "rasterizer", "scene"},
     "depth_priors": {"native", "scene"},

@@ -1,0 +1,148 @@
+"""Which photographs a user means, and upright copies of them that COLMAP and everybody else can read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from errors import UserError
+
+READABLE = frozenset((".jpg", ".jpeg", ".png"))
+"""Files that are taken as they are."""
+CONVERTED = frozenset((".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif", ".avif"))
+"""Files that become PNG or, where they were lossy, JPEG."""
+_LOSSY = frozenset((".webp", ".heic", ".heif", ".avif"))
+VIDEOS = frozenset((".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"))
+FOLDERS = ("images", "input")
+"""Where the photographs are looked for, besides the folder itself."""
+_ORIENTATION, _FOCAL_35MM, _FOCAL, _MAKE, _MODEL = 0x0112, 0xA405, 0x920A, 0x010F, 0x0110
+_EXIF = 0x8769
+_QUALITY = 95
+"""Of a JPEG that has to be written anew because it lies on its side."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph of the scene to be."""
+
+    name: str
+    """Below the scene's images folder."""
+    width: int
+    height: int
+    lens: str
+    """Stands for camera, lens and zoom; photographs of one lens and size share their intrinsics."""
+
+
+def find_photos(source: Path) -> list[Path]:
+    """The photographs in a folder, or in its `images` or `input`, sorted by name.
+
+    Raises:
+        UserError: there are fewer than two, or some that nothing here can read.
+    """
+    for folder, found in _candidates(source):
+        if len(found) == 1:
+            raise UserError(f"{folder}: expected at least 2 photographs, got 1: take more, from other places")
+        if found:
+            return found
+    raise UserError(
+        f"{source}: expected photographs ({', '.join(sorted(READABLE | CONVERTED))}) in it or in its "
+        f"{' or '.join(FOLDERS)} folder, got none: check the path"
+    )
+
+
+def has_photos(source: Path) -> bool:
+    """Whether a folder holds photographs where they are looked for."""
+    return any(found for _, found in _candidates(source))
+
+
+def _candidates(source: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """The folders that are looked into, with the photographs in each, sorted by name."""
+    for folder in [source / name for name in FOLDERS if (source / name).is_dir()] + [source]:
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        yield folder, [path for path in files if path.suffix.lower() in READABLE | CONVERTED]
+
+
+def copy_upright(photos: Sequence[Path], folder: Path) -> list[Photo]:
+    """Puts photographs into a folder, turned as their camera was held.
+
+    One that needs no change is linked where the disk can do that, else copied.
+
+    Args:
+        photos: files; equal names are made different.
+        folder: exists and is empty.
+
+    Raises:
+        UserError: a file is no picture, or cut short.
+    """
+    copied: list[Photo] = []
+    taken: set[str] = set()
+    for path in photos:
+        suffix = path.suffix.lower()
+        target = suffix if suffix in READABLE else ".jpg" if suffix in _LOSSY else ".png"
+        name = f"{path.stem}{target}"
+        if name.casefold() in taken:
+            name = f"{path.stem}_{suffix.removeprefix('.')}{target}"
+        taken.add(name.casefold())
+        try:
+            copied.append(_copy(path, folder / name))
+        except (UnidentifiedImageError, SyntaxError, ValueError) as error:
+            advice = "copy it again, or leave it out"
+            if suffix in (".heic", ".heif"):
+                advice = "install the package pillow-heif (pip install pillow-heif), or convert it to JPEG"
+            raise UserError(f"{path}: not a readable photograph ({error}): {advice}") from error
+        except OSError as error:
+            if error.errno is not None:  # the disk's own reason decides the exit code
+                raise
+            raise UserError(
+                f"{path}: the picture is cut short or damaged ({error}): copy it again"
+            ) from error
+    return copied
+
+
+def _copy(path: Path, target: Path) -> Photo:
+    _register_heif(path)
+    with Image.open(path) as image:
+        exif = image.getexif()
+        lens = _lens(exif)
+        image.load()  # all of it, so that a damaged one is found here
+        if exif.get(_ORIENTATION, 1) == 1 and target.suffix == path.suffix.lower():
+            size = image.size
+            _link(path, target)
+        else:
+            upright = ImageOps.exif_transpose(image)
+            size = upright.size
+            kept = upright.getexif().tobytes()
+            if target.suffix in (".jpg", ".jpeg"):
+                upright.convert("RGB").save(target, "JPEG", quality=_QUALITY, subsampling=0, exif=kept)
+            else:
+                upright.save(target, "PNG", exif=kept)
+    return Photo(target.name, size[0], size[1], f"{size[0]}x{size[1]} {lens}")
+
+
+def _lens(exif: Image.Exif) -> str:
+    """Camera and focal length; a zoom that was moved is another lens."""
+    details = exif.get_ifd(_EXIF)
+    values = (exif.get(_MAKE), exif.get(_MODEL), details.get(_FOCAL), details.get(_FOCAL_35MM))
+    return " ".join(str(value).strip("\0 ") for value in values if value is not None)
+
+
+def _link(path: Path, target: Path) -> None:
+    try:
+        os.link(path.resolve(), target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def _register_heif(path: Path) -> None:
+    """Lets Pillow read an iPhone's photographs, where the optional package is installed."""
+    if path.suffix.lower() in (".heic", ".heif"):
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            return
+        register_heif_opener()

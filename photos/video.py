@@ -1,0 +1,94 @@
+"""Sharp frames of a video, picked evenly over its length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from errors import UserError
+
+LOOKED_AT = 12
+"""Frames of each window whose sharpness is compared, at most."""
+_WIDTH = 480
+"""Pixels: sharpness is measured on pictures of this width, so that sensor noise does not count as detail."""
+_QUALITY = 95
+
+
+def pick_frames(video: Path, folder: Path, count: int, *, quiet: bool = False) -> list[Path]:
+    """Writes the sharpest frame of each of `count` equal windows of a video as JPEG.
+
+    Args:
+        video: any file that OpenCV's ffmpeg reads; a phone's rotation is applied.
+        folder: exists and is empty.
+        count: frames wanted; a shorter video gives fewer.
+        quiet: no progress bar.
+
+    Returns:
+        The files, in the order of the video.
+
+    Raises:
+        UserError: it is no video, or has fewer than two frames.
+    """
+    capture = cv2.VideoCapture(str(video))
+    try:
+        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if not capture.isOpened():
+            raise UserError(f"{video}: not a readable video: convert it to .mp4 (H.264), or give photographs")
+        if total <= 0:  # some containers do not say
+            total = _count(video)
+        best = _sharpest(capture, total, min(count, total), quiet)
+    finally:
+        capture.release()
+    if len(best) < 2:
+        raise UserError(f"{video}: expected a video of at least 2 frames, got {len(best)}: is it whole?")
+    written = []
+    for number, frame in sorted(best.items()):
+        path = folder / f"frame_{number:06}.jpg"
+        ok, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        assert ok, "OpenCV encodes every picture as JPEG"
+        path.write_bytes(data.tobytes())
+        written.append(path)
+    return written
+
+
+def sharpness(frame: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of a picture [H, W, 3] at 480 pixels width: small where it is blurred."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    if grey.shape[1] > _WIDTH:
+        height = max(1, round(grey.shape[0] * _WIDTH / grey.shape[1]))
+        grey = cv2.resize(grey, (_WIDTH, height), interpolation=cv2.INTER_AREA)
+    return float(cv2.Laplacian(grey, cv2.CV_32F).var())
+
+
+def _sharpest(capture: cv2.VideoCapture, total: int, count: int, quiet: bool) -> dict[int, NDArray[np.uint8]]:
+    """Frame number and picture of each window's sharpest frame."""
+    best: dict[int, tuple[float, int, NDArray[np.uint8]]] = {}
+    step = max(1, total // max(1, count * LOOKED_AT))
+    with tqdm(
+        total=total, desc="video", unit="frame", leave=False, disable=True if quiet else None
+    ) as bar:  # fmt: skip
+        number = 0
+        while capture.grab():
+            if number % step == 0:
+                ok, frame = capture.retrieve()
+                if not ok:
+                    break
+                window = min(number * count // total, count - 1)
+                score = sharpness(np.asarray(frame, np.uint8))
+                if window not in best or score > best[window][0]:
+                    best[window] = (score, number, np.asarray(frame, np.uint8))
+            number += 1
+            bar.update()
+    return {number: frame for _, number, frame in best.values()}
+
+
+def _count(video: Path) -> int:
+    capture, count = cv2.VideoCapture(str(video)), 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count
