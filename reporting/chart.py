@@ -77,6 +77,7 @@ class Chart:
         span: x from, to; None: of the lines.
         marks: what happened when.
         labelled: whether marks are named; else they are only lines.
+        decimals: of the last values in the legend; None: four digits.
     """
 
     title: str
@@ -89,6 +90,7 @@ class Chart:
     span: tuple[float, float] | None = None
     marks: Sequence[Mark] = field(default=())
     labelled: bool = True
+    decimals: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,7 @@ def draw(chart: Chart) -> Drawing | None:
             for line in lines
         ],
     }
-    legend = tuple(
-        (line.name, line.tone, line.dashed, "" if line.area else plain(float(line.y[-1]))) for line in lines
-    )
+    legend = tuple((line.name, line.tone, line.dashed, _last(line, chart.decimals)) for line in lines)
     return Drawing(chart.title, chart.words, chart.unit, svg, json.dumps(values), legend)
 
 
@@ -271,6 +271,13 @@ def _dot(line: Line, index: int, x_axis: Axis, y_axis: Axis) -> Markup:
         _percent(x_axis.place(line.x[index])),
         _percent(1 - y_axis.place(line.y[index])),
     )
+
+
+def _last(line: Line, decimals: int | None) -> str:
+    if line.area:
+        return ""
+    last = float(line.y[-1])
+    return plain(last) if decimals is None else f"{last:.{decimals}f}"
 
 
 def _spoken(line: Line, unit: str) -> str:

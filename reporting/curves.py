@@ -70,16 +70,16 @@ def over_fit(run: Run) -> str:
     if test is None or train is None:
         return ""
     gap = train - test
+    ends = f"At the end training views reach {train:.1f} dB and test views {test:.1f} dB"
+    if gap < 0.5:
+        return f"{ends}: no gap to speak of, what was learnt holds from new places too."
     if gap < 3:
-        meaning = "a small one: what was learnt holds from new places too"
+        meaning = "a small one: most of what was learnt holds from new places too"
     elif gap < 8:
         meaning = "usual with few photographs: the model knows these better than the scene"
     else:
         meaning = "a large one: the model fits its photographs and little else"
-    return (
-        f"At the end training views reach {train:.1f} dB and test views {test:.1f} dB, a gap of {gap:.1f} "
-        f"dB: {meaning}."
-    )
+    return f"{ends}, a gap of {gap:.1f} dB: {meaning}."
 
 
 def _loss(run: Run, marks: Sequence[Mark]) -> list[Chart]:
@@ -131,6 +131,7 @@ def _quality(run: Run, marks: Sequence[Mark]) -> list[Chart]:
             "PSNR",
             [*psnr, batch],
             unit="dB",
+            decimals=2,
             words="Where test views fall while training views rise, photographs are learnt by heart.",
             span=_span(run),
             marks=marks,
@@ -139,6 +140,7 @@ def _quality(run: Run, marks: Sequence[Mark]) -> list[Chart]:
         Chart(
             "SSIM",
             ssim,
+            decimals=3,
             words="Likeness of structure, 1 = equal; sees lost texture that PSNR forgives.",
             span=_span(run),
             marks=marks,
@@ -156,7 +158,9 @@ def _gaussians(run: Run, marks: Sequence[Mark]) -> Chart:
     return Chart(
         "Number of Gaussians",
         [line],
-        words="In the shaded part new ones come where detail is missing, and transparent ones go.",
+        words="In the shaded part new ones come where detail is missing, and transparent ones go."
+        if bands
+        else "New ones come where detail is missing, and transparent ones go.",
         from_zero=True,
         span=_span(run),
         marks=[*marks, *bands],

@@ -47,8 +47,8 @@ def about(run: Run) -> list[str]:
     preset = text(run.options, "config") or text(run.summary, "preset")
     if preset:
         parts.append(f"preset {preset}")
-    if run.reached and run.iterations:
-        of = "" if run.reached >= run.iterations else f" of {run.iterations:,}"
+    if run.reached:
+        of = f" of {run.iterations:,}" if run.iterations and run.reached < run.iterations else ""
         parts.append(f"iteration {run.reached:,}{of}")
     views = [(number(run.summary, f"{split}_views"), split) for split in ("train", "test")]
     names = {"train": "training", "test": "test"}
@@ -131,7 +131,13 @@ def _time(run: Run) -> list[Tile]:
 
 
 def _tile_of_time(seconds: float, words: str) -> Tile:
-    value, _, unit = duration(seconds).partition(" ") if seconds < 60 else (duration(seconds), "", "")
+    whole = round(seconds)
+    if whole < 60:
+        value, unit = duration(seconds).split(" ")
+    elif whole < 3600:
+        value, unit = f"{whole // 60}:{whole % 60:02}", "min"
+    else:
+        value, unit = f"{whole // 3600}:{whole % 3600 // 60:02}", "h"
     return Tile("Time", value, unit, words)
 
 

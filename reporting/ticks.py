@@ -73,6 +73,8 @@ def log_axis(low: float, high: float) -> Axis:
         ticks = [mark for mark in marks if low <= mark <= high]
         if len(ticks) >= _FEWEST:
             break
+    else:
+        ticks = list(linear_axis(low, high, tight=True).ticks)
     stride = -(-len(ticks) // _MOST)
     return Axis(low, high, tuple(ticks[::stride]), log=True)
 
@@ -93,7 +95,7 @@ def short(value: float) -> str:
     if 0 < size < 1e-3:
         digits, _, power = f"{value:.6e}".partition("e")
         return f"{float(digits):g}e{int(power)}"
-    return f"{value:g}"
+    return f"{value:,g}"
 
 
 def plain(value: float) -> str:
