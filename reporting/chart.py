@@ -20,7 +20,7 @@ from reporting.ticks import Axis, linear_axis, log_axis, plain, short
 MOST_POINTS = 400
 """Points drawn of one line; of more, each is the mean of some."""
 _SMOOTHED_FROM = 30  # points from which a noisy line gets a smooth one
-_WINDOW = 20  # the smooth line's window is one such part of the whole
+_WINDOW = 50  # the smooth line's window is one such part of the whole
 _LOG_FROM = 30.0  # ratio of largest and least value from which a log axis tells more
 _BOX = 1000.0
 _LETTER = 0.02  # share of the width that a letter of a mark's label needs on a phone
@@ -114,11 +114,13 @@ def draw(chart: Chart) -> Drawing | None:
         return None
     lines = [line if line.area else _thinned(line) for line in lines]
     x_axis, y_axis = _axes(chart, lines)
-    parts = [_grid(x_axis, y_axis, chart), *_marks(chart, x_axis)]
+    marks, labels = _marks(chart, x_axis)
+    parts = [_grid(x_axis, y_axis, chart), *marks]
     parts.append(Markup('<svg class="box" viewBox="0 0 1000 1000" preserveAspectRatio="none">'))
     parts += [_path(line, x_axis, y_axis) for line in lines]
     parts.append(Markup("</svg>"))
     parts += [_dot(line, i, x_axis, y_axis) for line in lines if line.dots for i in range(len(line.x))]
+    parts += labels
     spoken = f"{chart.title}. " + "; ".join(_spoken(line, chart.unit) for line in lines) + "."
     svg = Markup('<svg class="axes" role="img" aria-label="{}">{}</svg>').format(
         spoken, Markup("").join(parts)
@@ -137,13 +139,21 @@ def draw(chart: Chart) -> Drawing | None:
 
 
 def smooth(values: Values) -> Values:
-    """The centred mean [P] over a twentieth of all values [P]; the window narrows towards the ends."""
-    count = len(values)
-    half = max(1, count // _WINDOW // 2)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(count)
-    reach = np.minimum(half, np.minimum(index, count - 1 - index))
-    return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
+    """Twice the centred mean [P] over a fiftieth of all values [P], straight lines at the ends.
+
+    The lines are fitted, so that the last value, which is as noisy as any, does not pull the end to itself.
+    """
+    half = max(1, len(values) // (2 * _WINDOW))
+    width = 2 * half + 1
+    if len(values) < width:
+        return values
+    index = np.arange(width)
+    for _ in range(2):
+        inner = np.convolve(values, np.full(width, 1 / width), "valid")
+        first, last = np.polyfit(index, values[:width], 1), np.polyfit(index, values[-width:], 1)
+        ends = np.polyval(first, index[:half]), np.polyval(last, index[-half:])
+        values = np.concatenate([ends[0], inner, ends[1]])
+    return values
 
 
 def _finite(line: Line) -> Line:
@@ -199,9 +209,10 @@ def _grid(x_axis: Axis, y_axis: Axis, chart: Chart) -> Markup:
     return Markup("").join(parts)
 
 
-def _marks(chart: Chart, x_axis: Axis) -> list[Markup]:
-    """Bands and dashed lines; labels that would collide go one line lower."""
+def _marks(chart: Chart, x_axis: Axis) -> tuple[list[Markup], list[Markup]]:
+    """Bands and dashed lines, and their labels; those that would collide go one line lower."""
     parts: list[Markup] = []
+    labels: list[Markup] = []
     rows: list[float] = []
     for mark in sorted(chart.marks, key=lambda mark: mark.x):
         start = x_axis.place(min(max(mark.x, x_axis.low), x_axis.high))
@@ -226,12 +237,12 @@ def _marks(chart: Chart, x_axis: Axis) -> list[Markup]:
             begin = start - room if late else start
             row = next((i for i, taken in enumerate(rows) if begin >= taken), len(rows))
             rows[row : row + 1] = [begin + room]
-            parts.append(
+            labels.append(
                 Markup('<text class="told{}" x="{}" y="0" dx="{}" dy="{}">{}</text>').format(
                     " late" if late else "", _percent(start), -5 if late else 5, 12 + 14 * row, mark.label
                 )
             )
-    return parts
+    return parts, labels
 
 
 def _path(line: Line, x_axis: Axis, y_axis: Axis) -> Markup:

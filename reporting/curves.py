@@ -132,7 +132,8 @@ def _quality(run: Run, marks: Sequence[Mark]) -> list[Chart]:
             [*psnr, batch],
             unit="dB",
             decimals=2,
-            words="Where test views fall while training views rise, photographs are learnt by heart.",
+            words="Where test views fall while training views rise, photographs are learnt by heart. Views "
+            "just trained on are as training sees them: smaller at first, and with dropout if it is on.",
             span=_span(run),
             marks=marks,
             labelled=False,

@@ -52,7 +52,7 @@ def about(run: Run) -> list[str]:
         parts.append(f"iteration {run.reached:,}{of}")
     views = [(number(run.summary, f"{split}_views"), split) for split in ("train", "test")]
     names = {"train": "training", "test": "test"}
-    counted = " and ".join(f"{int(n)} {names[split]}" for n, split in views if n is not None)
+    counted = " and ".join(f"{int(n)} {names[split]}" for n, split in views if n)
     if counted:
         parts.append(f"{counted} views")
     return parts

@@ -26,7 +26,7 @@ WIDTH = 640
 """Largest width in pixels of an embedded picture."""
 SMALL = 400
 """The same for pictures shown small."""
-_PHOTO_QUALITY, _MAP_QUALITY = 84, 90  # JPEG; below 80 blocks show, which one would take for the model's
+_PHOTO_QUALITY, _MAP_QUALITY = 84, 86  # JPEG; below 80 blocks show, which one would take for the model's
 _FLOOR = 0.1  # grey that TensorBoard's depth gives to the farthest thing; black is nothing
 
 

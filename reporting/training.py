@@ -39,7 +39,7 @@ class TrainingView:
 
 
 def stages(run: Run) -> tuple[str, tuple[Stage, ...]]:
-    """Returns a view's stem, and its pictures from the first to the last evaluation; none of fewer than two.
+    """Returns a view's name, and its pictures from the first to the last evaluation; none of fewer than two.
 
     It is a test view where there is one, else a training view.
     """
@@ -56,7 +56,7 @@ def stages(run: Run) -> tuple[str, tuple[Stage, ...]]:
                 if picture is not None
             )
             if len(found) > 1:
-                return stem, found
+                return stem if split == "test" else f"{stem}, a training view,", found
     return "", ()
 
 

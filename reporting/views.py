@@ -21,6 +21,7 @@ MOST_VIEWS = 12
 """Test views that are shown: the worst, the best, and others spread evenly."""
 BUDGET = 6_000_000
 """Letters of the test views' pictures, after which no further view is shown."""
+_ERROR_LETTERS = 2  # an error's picture takes up to so many times the render's: noise, in every colour
 _ENDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # of the scale of errors
 _WITHIN = 0.99  # share of the pixels whose error lies within the scale
 
@@ -205,8 +206,9 @@ def _load(source: _Source, stem: str) -> _Loaded | None:
 
 
 def _letters(view: _Loaded) -> int:
-    """What a view's pictures will take in the page, roughly."""
-    return 2 * sum(len(shot.data) for shot in (view.truth, view.render) if shot)  # maps take about as much
+    """What a view's pictures will take in the page; of its error, which has no colours yet, roughly."""
+    embedded = sum(len(shot.data) for shot in (view.truth, view.render, view.depth) if shot)
+    return embedded + (0 if view.error is None else _ERROR_LETTERS * len(view.render.data))
 
 
 def _figures(run: Run, source: _Source, loaded: Sequence[_Loaded], own: Figures) -> Figures:

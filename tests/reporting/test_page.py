@@ -21,8 +21,8 @@ from engine import Tracker
 from errors import UserError
 from reporting import NAME, ReportError, write_page
 from reporting.views import MOST_VIEWS
-from tests.reporting.conftest import run_training
 from tests.reporting.reading import Page, matched, picture, read_png, references
+from tests.reporting.running import run_training
 
 HOSTILE = "\"><img src=x onerror='document.title=1'><script>document.title=2<!-- {{7*7}} & \u2028"
 
