@@ -33,6 +33,7 @@ from evaluation import evaluate, film, load_perceptual, write_report
 from gaussian_model import Gaussians, load_ply
 from native import set_threads
 from rasterizer import RenderOutput, resolve_backend
+from reporting import write_page
 from scene import Camera, Scene, load_scene, read_cameras_json
 from scene.paths import camera_path
 
@@ -65,6 +66,8 @@ class Options:
     """Depth in colour to the right of the picture."""
     frames: Flag = False
     """Keep the video's frames as PNG files too."""
+    report: Flag = False
+    """Write report.html, the story of the run on one page, with the pictures that are rendered now."""
     eval: Flag = False
     """Hold out test views, even if the run did not (or is not known, with --ply)."""
     resolution: Annotated[int | None, arg(aliases=("-r",))] = None
@@ -80,8 +83,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Renders what the command line asks for."""
     options = tyro.cli(Options, args=arguments, use_underscores=True, description=__doc__)
-    if options.skip_train and options.skip_test and options.video == "none":
-        raise UserError("--skip_train and --skip_test without --video leave nothing to do: drop one of them")
+    if options.skip_train and options.skip_test and options.video == "none" and not options.report:
+        raise UserError(
+            "--skip_train and --skip_test without --video or --report leave nothing to do: drop one of them"
+        )
     if options.n_frames < 1 or options.fps < 1:
         raise UserError(f"--n_frames {options.n_frames}, --fps {options.fps}: expected at least 1; give more")
     config = resolve_config(options)
@@ -124,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(report.table(split, views=len(views) <= 24), f"{split} pictures: {pictures}", sep="\n")
     if options.video != "none":
         make_video(options, scene, gaussians, render, iteration)
+    if options.report:
+        print(f"report: {write_page(options.model_path)}")
 
 
 def departs_from_training(options: Options) -> bool:

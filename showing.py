@@ -16,6 +16,7 @@ from depth_priors import Knowledge
 from engine import OutputFolder, Tracker, TrainingState, peak_memory_gib
 from evaluation import Report, evaluate, load_perceptual, write_report
 from gaussian_model import Gaussians, active_sh_degree
+from reporting import write_page
 from scene import Scene, View
 
 _log = logging.getLogger(__name__)
@@ -147,3 +148,9 @@ def finish(
         f"pictures:  python {shlex.quote(str(Path(__file__).parent / 'render.py'))} -m {folder}\n"
         f"curves:    tensorboard --logdir {folder}"
     )
+    try:
+        print(f"report:    {write_page(output.path)}")
+    except OSError:
+        raise
+    except Exception:  # whatever it is: the run is done and saved
+        _log.warning("report.html could not be written:", exc_info=True)

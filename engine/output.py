@@ -29,6 +29,7 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
     "summary.json",
     "results.json",
     "per_view.json",
+    "report.html",
     "events.out.tfevents.*",
     "point_cloud/iteration_*/point_cloud.ply",
     "teachers/teacher_*.ply",

@@ -1,0 +1,79 @@
+"""The options of a run beside those of its preset: first what somebody chose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from configs import Config, load_preset, scale_schedules, to_plain
+from configs.presets import FEW_VIEWS
+from errors import UserError
+from reporting.run import Run, flat, number, text
+
+_OF_THE_CALL = ("source_path", "model_path", "config", "resume", "overwrite")  # no preset has these
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the run."""
+
+    name: str
+    value: str
+    preset: str
+    """What the preset has; empty if it has none."""
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """All of them, changed ones first, and what they are compared with, in words."""
+
+    rows: tuple[Option, ...]
+    compared_with: str
+
+    @property
+    def changed(self) -> tuple[Option, ...]:
+        """Those that differ from the preset."""
+        return tuple(row for row in self.rows if row.changed)
+
+
+def compare(run: Run) -> Options:
+    """Compares config.yaml with the preset that it names, as that is today, scaled to the run's length."""
+    base, words = _base(run)
+    rows = []
+    for name, value in run.options.items():
+        known = name in base and name not in _OF_THE_CALL
+        preset = shown(base[name]) if known else ""
+        rows.append(Option(name, shown(value), preset, known and shown(value) != preset))
+    return Options(tuple(sorted(rows, key=lambda row: not row.changed)), words)
+
+
+def shown(value: Any) -> str:
+    """A value as one types it; a dash for an empty text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(shown, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value) if value not in ("", None) else "-"
+
+
+def _base(run: Run) -> tuple[dict[str, Any], str]:
+    """The preset's values by dotted name, and what they are, in words."""
+    name = text(run.options, "config")
+    views = number(run.summary, "train_views")
+    few = views is not None and views <= FEW_VIEWS
+    try:
+        preset = load_preset(name, few_views=few) if name else Config()
+        words = f"the preset {name}{' for few views' if few else ''}" if name else "the program's defaults"
+    except (UserError, OSError):
+        preset, words = Config(), f"the program's defaults (the preset {name} is not there any more)"
+    length = run.iterations
+    if length and length != preset.iterations:
+        try:
+            preset = scale_schedules(preset, length / preset.iterations)
+            words += f", its schedules scaled to {length:,} iterations"
+        except UserError:  # a length so short that the schedules would contradict each other
+            pass
+    return dict(flat(to_plain(preset))), words
