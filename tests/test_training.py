@@ -129,6 +129,10 @@ def test_resuming_in_a_new_process_gives_the_same_bits_as_never_stopping(
     small_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     options = [*SHORT, "--densify.strategy", strategy]
+    if strategy == "mcmc":  # which refuses what would have no effect
+        for name in ("--densify.reset_every", "--densify.max_gaussians"):
+            at = options.index(name)
+            del options[at : at + 2]
     _train(monkeypatch, small_scene, tmp_path / "whole", *options)
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     (tmp_path / "stopped" / "checkpoints" / "iteration_40.pt").unlink()  # as if it had died after 20
