@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from atomic import atomic_write
-from configs import Config
+from configs import Config, chosen_options
 from depth_priors import Knowledge
 from engine import OutputFolder, Tracker, TrainingState, peak_memory_gib
 from evaluation import Report, evaluate, load_perceptual, write_report
@@ -101,6 +101,18 @@ def show(
                 depth=output.depth[0],
             )
     return report
+
+
+def compare(config: Config, scene: Scene, tracker: Tracker, report: Report, seconds: float) -> None:
+    """Enters the run into TensorBoard's table of hyperparameters, with its figures at the end."""
+    last = {"run/minutes": seconds / 60.0}
+    if scene.test and report.mean.lpips is not None:
+        last["metrics/lpips_test"] = report.mean.lpips
+    tracker.write(config.iterations, last)
+    names = ["metrics/psnr_test", "metrics/ssim_test"] if scene.test else ["metrics/psnr_train"]
+    tracker.comparison(
+        chosen_options(config, len(scene.train)), [*names, "gaussians/count", "memory/peak_gib", *last]
+    )
 
 
 def finish(

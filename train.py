@@ -64,7 +64,7 @@ from native import cache_folder, set_threads
 from photos import scene_of
 from rasterizer import resolve_backend
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
-from showing import describe, finish, say_skipped, show, show_knowledge
+from showing import compare, describe, finish, say_skipped, show, show_knowledge
 
 HISTOGRAMS = 10  # how often in a run the distributions are logged
 
@@ -188,6 +188,7 @@ def train(
             tracker.message(f"the run is at iteration {first} already; raise --iterations to train on")
             report = show(config, scene, state.gaussians, backend, tracker, first)
             save_ply(output.point_cloud(first), state.gaussians)
+        compare(config, scene, tracker, report, time.perf_counter() - clock)
     finish(
         config,
         scene,

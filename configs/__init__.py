@@ -9,6 +9,7 @@ Each room declares its own options in a frozen dataclass beside the code that us
 composed, read and saved. Rooms never import this one.
 """
 
+from configs.chosen import OF_THE_CALL, chosen_options, preset_behind
 from configs.command_line import Parsed, parse_command_line
 from configs.config_error import ConfigError
 from configs.presets import choose_preset, load_preset, preset_names
@@ -18,13 +19,16 @@ from configs.schema import Config
 from configs.values import to_plain
 
 __all__ = [
+    "OF_THE_CALL",
     "Config",
     "ConfigError",
     "Parsed",
     "choose_preset",
+    "chosen_options",
     "load_preset",
     "load_saved_config",
     "parse_command_line",
+    "preset_behind",
     "preset_names",
     "save_config",
     "scale_schedules",

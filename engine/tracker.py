@@ -13,6 +13,7 @@ term that acts now and then, over the ones in which it acted.
 | lr/GROUP | learning rate per parameter group |
 | speed/it_per_s | iterations per second, pauses left out |
 | memory/peak_gib, memory/gpu_peak_gib | largest memory so far |
+| run/minutes, metrics/lpips_test | once, at the end; with the run's options in the table of hyperparameters |
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -208,6 +209,19 @@ class Tracker:
                 finite = values[values.isfinite()]
                 if finite.numel() > 0:
                     self._writer.add_histogram(name, finite, iteration)
+
+    def comparison(self, options: Mapping[str, float | str | bool], metrics: Sequence[str]) -> None:
+        """Enters the run into TensorBoard's table of hyperparameters, which compares runs.
+
+        Args:
+            options: what tells this run from others, by name.
+            metrics: names of curves whose last values are this run's results.
+        """
+        if self._writer is not None:
+            from torch.utils.tensorboard.summary import hparams
+
+            for summary in hparams(dict(options), dict.fromkeys(metrics, 0.0)):
+                self._writer.file_writer.add_summary(summary)
 
     def message(self, text: str) -> None:
         """Prints a line above the bar (also where there is no bar; not if quiet)."""

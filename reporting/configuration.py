@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from configs import Config, load_preset, scale_schedules, to_plain
-from configs.presets import FEW_VIEWS
+from configs import OF_THE_CALL, Config, preset_behind, to_plain
 from errors import UserError
 from reporting.run import Run, flat, number, text
-
-_OF_THE_CALL = ("source_path", "model_path", "config", "resume", "overwrite")  # no preset has these
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def compare(run: Run) -> Options:
     base, words = _base(run)
     rows = []
     for name, value in run.options.items():
-        known = name in base and name not in _OF_THE_CALL
+        known = name in base and name not in OF_THE_CALL
         preset = shown(base[name]) if known else ""
         rows.append(Option(name, shown(value), preset, known and shown(value) != preset))
     return Options(tuple(sorted(rows, key=lambda row: not row.changed)), words)
@@ -61,19 +58,12 @@ def shown(value: Any) -> str:
 
 def _base(run: Run) -> tuple[dict[str, Any], str]:
     """The preset's values by dotted name, and what they are, in words."""
-    name = text(run.options, "config")
-    views = number(run.summary, "train_views")
-    few = views is not None and views <= FEW_VIEWS
+    name, views, length = text(run.options, "config"), number(run.summary, "train_views"), run.iterations
     try:
-        preset = load_preset(name, few_views=few) if name else Config()
-        words = f"the preset {name}{' for few views' if few else ''}" if name else "the program's defaults"
+        preset = preset_behind(name, None if views is None else int(views), length)
+        words = f"the preset {name}" if name else "the program's defaults"
+        if length and length != preset_behind(name, None, None).iterations:
+            words += f", its schedules scaled to {length:,} iterations"
     except (UserError, OSError):
         preset, words = Config(), f"the program's defaults (the preset {name} is not there any more)"
-    length = run.iterations
-    if length and length != preset.iterations:
-        try:
-            preset = scale_schedules(preset, length / preset.iterations)
-            words += f", its schedules scaled to {length:,} iterations"
-        except UserError:  # a length so short that the schedules would contradict each other
-            pass
     return dict(flat(to_plain(preset))), words

@@ -391,6 +391,22 @@ def test_tensorboard_gets_every_curve_and_image(trained: Path) -> None:
     assert set(tags["histograms"]) == {"gaussians/opacities", "gaussians/log10_scales"}
 
 
+def test_tensorboards_table_compares_runs_by_what_was_chosen(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
+
+    events = EventAccumulator(str(trained))
+    events.Reload()
+    content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    options = metadata.parse_session_start_info_plugin_data(content).hparams
+    assert options["preset"].string_value == "quick" and options["iterations"].number_value == 40
+    assert options["densify.max_gaussians"].number_value == 3000 and "densify.prune_opacity" not in options
+    content = events.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    metrics = {info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos}
+    assert {"metrics/psnr_test", "metrics/ssim_test", "gaussians/count", "run/minutes"} <= metrics
+    assert metrics <= set(events.Tags()["scalars"]), "each has a value"
+
+
 def test_rendering_with_other_settings_leaves_the_run_s_own_figures(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     shutil.copytree(trained, output)

@@ -14,6 +14,7 @@ from configs import (
     Config,
     ConfigError,
     choose_preset,
+    chosen_options,
     load_preset,
     parse_command_line,
     preset_names,
@@ -389,6 +390,16 @@ def test_options_of_every_strategy_and_short_runs_of_a_preset_are_fine():
     assert parse("--config", "mcmc", "--densify.start", "5", "--densify.mcmc.cap_max", "9").densify.start == 5
     assert parse("--config", "fsgs", "--iterations", "3", views=3).iterations == 3
     assert parse("--config", "sparse_view", "--iterations", "1", views=3).pseudo.teachers_of(1) == 0
+
+
+def test_what_was_chosen_is_what_differs_from_the_scaled_preset():
+    plain = parse("--config", "quick", "--iterations", "500", views=3)
+    usual = chosen_options(plain, 3)
+    assert (usual["preset"], usual["train_views"], usual["iterations"]) == ("quick", 3, 500)
+    assert not any(name.startswith(("optim.", "loss.", "pyramid.")) for name in usual)
+    other = parse("--config", "quick", "--loss.lambda_dssim", "0.3", "--test_iterations", "3", "5", views=3)
+    chosen = chosen_options(other, 3)
+    assert chosen["loss.lambda_dssim"] == 0.3 and chosen["test_iterations"] == "[3, 5]"
 
 
 def test_the_depth_loss_has_a_short_name():

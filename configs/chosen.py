@@ -1,0 +1,48 @@
+"""What somebody chose: the options of a run that differ from those of its preset."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from configs.presets import FEW_VIEWS, load_preset
+from configs.scaling import scale_schedules
+from configs.schema import Config
+from configs.values import to_plain, walk
+
+OF_THE_CALL = frozenset(("source_path", "model_path", "config", "resume", "overwrite"))
+"""Options that no preset has: where a run works, not how."""
+ALWAYS = ("iterations", "seed", "batch_size", "scene.resolution", "depth.init", "densify.strategy")
+"""Worth comparing between runs even where they are the preset's."""
+
+
+def preset_behind(name: str, n_train_views: int | None, iterations: int | None) -> Config:
+    """The preset that a run started from, as it is today, scaled to the run's length.
+
+    Args:
+        name: a preset, or "" for the defaults.
+        n_train_views: decides whether its section `few_views` counts; None = it does not.
+        iterations: the run's; None = the preset's own.
+
+    Raises:
+        ConfigError: there is no such preset, or its schedules contradict each other at that length.
+    """
+    few = n_train_views is not None and n_train_views <= FEW_VIEWS
+    preset = load_preset(name, few_views=few) if name else Config()
+    if iterations and iterations != preset.iterations:
+        preset = scale_schedules(preset, iterations / preset.iterations)
+    return preset
+
+
+def chosen_options(config: Config, n_train_views: int) -> dict[str, Any]:
+    """What tells a run from others, by dotted name: preset, number of views, what differs from the preset.
+
+    Values are plain: numbers, switches, text; of lists their text.
+    """
+    preset = preset_behind(config.config, n_train_views, config.iterations)
+    found: dict[str, Any] = {"preset": config.config, "train_views": n_train_views}
+    for name, _ in walk(Config):
+        value, usual = (to_plain(operator.attrgetter(name)(options)) for options in (config, preset))
+        if name not in OF_THE_CALL and (name in ALWAYS or value != usual):
+            found[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return found
