@@ -1,0 +1,94 @@
+"""Every option of train.py with its default and its value in each preset, as Markdown: docs/options.md.
+
+python -m configs.reference docs/options.md
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import operator
+import sys
+import textwrap
+import typing
+from pathlib import Path
+from typing import Any
+
+from configs.presets import load_preset, preset_names
+from configs.schema import Config
+from configs.values import to_plain, walk
+
+_INTRODUCTION = """# Options
+
+All options of `train.py`, made from the code by `python -m configs.reference docs/options.md`. The first column is what to type (with two dashes)
+and the key in a YAML preset. Those of the scene and of depth are typed without their section. Numbers of iterations are for the length that a
+preset states; they scale with `--iterations` unless they are typed themselves. *few* is a preset's value for up to 12 training views.
+"""
+
+
+def reference() -> str:
+    """The page."""
+    presets = {name: load_preset(name) for name in preset_names()}
+    few = {name: load_preset(name, few_views=True) for name in presets}
+    parts, section = [_INTRODUCTION], None
+    texts = dict(_texts(Config))
+    for path, _ in walk(Config):
+        name, _, rest = path.partition(".")
+        if not rest:
+            name = ""
+        if name != section:
+            section = name
+            title = f"`{name}`: {texts[name]}" if name else "The program itself"
+            parts.append(f"\n## {title}\n\n| option | default | in presets | meaning |\n|---|---|---|---|")
+        typed = path.removeprefix("scene.").removeprefix("depth.")
+        default = operator.attrgetter(path)(Config())
+        others = [
+            f"{preset}{which} {shown(value)}"
+            for preset in presets
+            for which, value in _values(path, presets[preset], few[preset])
+            if value != default
+        ]
+        meaning = texts[path].replace("|", "\\|")
+        parts.append(f"| `{typed}` | {shown(default)} | {', '.join(others)} | {meaning} |")
+    return "\n".join(parts) + "\n"
+
+
+def _values(path: str, many: Config, few: Config) -> list[tuple[str, Any]]:
+    """A preset's value, and the one for few views where it is another."""
+    usual, other = (operator.attrgetter(path)(config) for config in (many, few))
+    return [("", usual)] if usual == other else [("", usual), (" *few*", other)]
+
+
+def shown(value: Any) -> str:
+    """A value as one types it."""
+    plain = to_plain(value)
+    if isinstance(plain, bool):
+        return "on" if plain else "off"
+    if isinstance(plain, list):
+        return " ".join(map(str, plain)) or "none"
+    if isinstance(plain, float):
+        return f"{plain:g}"
+    return "" if plain in ("", ".") else str(plain)
+
+
+def _texts(kind: type, prefix: str = "") -> list[tuple[str, str]]:
+    """The text below each field of a dataclass, by dotted path; nested ones too."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef), "a class's source is a class"
+    hints = typing.get_type_hints(kind)
+    found = []
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        words = str(text.value.value) if is_text else ""  # type: ignore[attr-defined]
+        path = f"{prefix}{field.target.id}"
+        found.append((path, " ".join(words.split())))
+        if dataclasses.is_dataclass(hints[field.target.id]):
+            found += _texts(typing.cast(type, hints[field.target.id]), f"{path}.")
+    return found
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(reference(), "utf-8") if len(sys.argv) > 1 else print(reference(), end="")
