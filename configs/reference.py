@@ -21,10 +21,11 @@ from configs.values import to_plain, walk
 
 _INTRODUCTION = """# Options
 
-All options of `train.py`, made from the code by `python -m configs.reference docs/options.md`. The first column
-is what to type (with two dashes) and the key in a YAML preset. Those of the scene and of depth are typed without
-their section. Numbers of iterations are for the length that a preset states; they scale with `--iterations`
-unless they are typed themselves. *few* is a preset's value for up to 12 training views.
+All options of `train.py`, made from the code by `python -m configs.reference docs/options.md`. The first
+column is what to type (with two dashes) and the key in a YAML preset. Those of the scene and of depth
+are typed without their section. Numbers of iterations are for the length that a preset states; they
+scale with `--iterations` unless they are typed themselves. *few* is a preset's value for up to 12
+training views.
 """
 
 
