@@ -17,7 +17,7 @@ from engine import OutputFolder, Tracker, TrainingState, peak_memory_gib
 from evaluation import Report, evaluate, load_perceptual, write_report
 from gaussian_model import Gaussians, active_sh_degree
 from reporting import write_page
-from scene import Scene, View
+from scene import Scene, View, title_of
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def describe(config: Config, scene: Scene, gaussians: Gaussians, backend: str) -
     threads = torch.get_num_threads()
     where = backend if backend == "gsplat" else f"{backend} ({threads} thread{'s' if threads > 1 else ''})"
     return (
-        f"{scene.source.name}: {len(scene.train)} training and {len(scene.test)} test views, "
+        f"{title_of(scene.source)}: {len(scene.train)} training and {len(scene.test)} test views, "
         f"{camera.width}x{camera.height}; {len(gaussians):,} Gaussians; preset {config.config}, "
         f"{config.iterations:,} iterations on {where}"
     )

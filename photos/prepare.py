@@ -26,7 +26,7 @@ from errors import UserError
 from photos.advice import left_out, only_turned, summary
 from photos.collect import VIDEOS, Photo, copy_upright, find_photos, has_photos
 from photos.video import pick_frames
-from scene import is_scene
+from scene import MADE, is_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = "convert.json"
@@ -105,7 +105,7 @@ def scene_of(source: Path, *, threads: int, quiet: bool = False) -> Converted | 
 
 def place_of(source: Path) -> Path:
     """Where the scene of photographs or of a video is kept unless the user says so."""
-    return source / "colmap" if source.is_dir() else source.with_name(f"{source.stem}_colmap")
+    return source / MADE if source.is_dir() else source.with_name(f"{source.stem}_{MADE}")
 
 
 def convert(source: Path, target: Path, config: SfmConfig, *, threads: int, quiet: bool = False) -> Converted:

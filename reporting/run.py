@@ -18,6 +18,7 @@ from configs.values import read_yaml
 from errors import UserError
 from reporting.events import PATTERN, Events, read_events
 from reporting.report_error import ReportError
+from scene import title_of
 
 Figures = dict[str, dict[str, float]]
 """Picture's stem -> metric -> value."""
@@ -57,7 +58,7 @@ class Run:
     @property
     def name(self) -> str:
         """The scene's name, or the folder's where the scene is not known."""
-        return Path(text(self.options, "source_path")).name or self.folder.resolve().name
+        return title_of(Path(text(self.options, "source_path"))) or self.folder.resolve().name
 
     @property
     def iterations(self) -> int | None:

@@ -17,9 +17,11 @@ from scene.pseudo import PseudoCameras, PseudoKind
 from scene.pyramid import ImagePyramid, PyramidConfig
 from scene.sampler import ViewSampler
 from scene.scene_error import SceneError
+from scene.title import MADE, title_of
 from scene.view import Points, Scene, View, weighted_view
 
 __all__ = [
+    "MADE",
     "Camera",
     "ImagePyramid",
     "NamedCamera",
@@ -40,6 +42,7 @@ __all__ = [
     "name_key",
     "project",
     "read_cameras_json",
+    "title_of",
     "weighted_view",
     "world_points",
     "write_cameras_json",

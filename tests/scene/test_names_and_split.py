@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from errors import UserError
-from scene import SceneConfig, SceneError, load_scene
+from scene import SceneConfig, SceneError, load_scene, title_of
 from scene.matching import FileIndex, check_name
 from scene.split import scene_extent
 
@@ -184,6 +184,13 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path):
     with pytest.raises(SceneError) as error:
         load_scene(tmp_path / "file", SceneConfig())
     assert "not a folder" in _one_line(error)
+
+
+def test_a_scene_made_of_photographs_is_called_as_they_are():
+    assert title_of(Path("trips/garden")) == "garden"
+    assert title_of(Path("trips/garden/colmap")) == "garden"
+    assert title_of(Path("trips/walk_colmap")) == "walk"
+    assert title_of(Path("colmap")) == "colmap" and title_of(Path("_colmap")) == "_colmap"
 
 
 def test_a_folder_without_a_model_says_what_was_looked_for(tmp_path):
