@@ -80,9 +80,14 @@ class Options:
     """CPU threads; 0 = all cores."""
 
 
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """The command line's options; None = the process's arguments."""
+    return tyro.cli(Options, args=arguments, use_underscores=True, description=__doc__)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Renders what the command line asks for."""
-    options = tyro.cli(Options, args=arguments, use_underscores=True, description=__doc__)
+    options = parse(arguments)
     if options.skip_train and options.skip_test and options.video == "none" and not options.report:
         raise UserError(
             "--skip_train and --skip_test without --video or --report leave nothing to do: drop one of them"

@@ -55,9 +55,14 @@ class Options:
     """Folder of results.json, table.md and the contact sheets."""
 
 
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """The command line's options; None = the process's arguments."""
+    return tyro.cli(Options, args=arguments, prog="scripts/benchmark_quality", use_underscores=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing, then prints and writes tables and sheets; returns the exit code."""
-    options = tyro.cli(Options, args=arguments, prog="scripts/benchmark_quality", use_underscores=True)
+    options = parse(arguments)
     if options.sheet_views < 0:
         raise UserError(f"--sheet_views: expected at least 0, got {options.sheet_views}")
     cells = find_cells(

@@ -41,9 +41,14 @@ class Options:
     """No progress bars, no words but warnings."""
 
 
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """The command line's options; None = the process's arguments."""
+    return tyro.cli(Options, args=arguments, prog="scripts/convert", use_underscores=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Converts what the command line names."""
-    options = tyro.cli(Options, args=arguments, prog="scripts/convert", use_underscores=True)
+    options = parse(arguments)
     source = options.source.expanduser().absolute()
     target = options.output.expanduser().absolute() if options.output else place_of(source)
     threads = options.threads or os.cpu_count() or 1
