@@ -254,7 +254,6 @@ extern "C" int fs_stereo_sgm(int width, int height, const float *image, int plan
 
 namespace {
 constexpr int kReach = 5, kStride = 2, kSide = kReach + 1, kSamples = kSide * kSide; // a patch: -5, -3, .., 5 both ways
-constexpr int kMostNeighbours = 16;
 
 struct Patch { // of kLanes pixels: what they see around them, and how much it counts
     alignas(64) float value[kSamples][kLanes], weight[kSamples][kLanes];
