@@ -42,7 +42,8 @@ class Options:
     presets: list[str] = field(default_factory=lambda: ["sparse_view", "full_capture"])
     """Presets, or YAML files."""
     variants: list[str] = field(default_factory=list)
-    """Options to try with each preset, besides none: NAME=OPTIONS, as "soft=--regularise.dropout 0.1"."""
+    """Options to try with each preset, besides none: NAME=OPTIONS, as "soft=--regularise.dropout 0.1", or
+    @FILE with one a line."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds; figures are means, with half the range between them."""
     train: str = ""

@@ -68,7 +68,7 @@ def find_cells(
         given: scenes (SCENE:6 for one with its own number of views) or folders of scenes.
         views: of the others; 0 = all.
         presets: names or files.
-        variants: NAME=OPTIONS, besides none.
+        variants: NAME=OPTIONS, besides none; @FILE for a file of such lines.
         seeds: of each.
         common: options of train.py for all.
 
@@ -81,7 +81,7 @@ def find_cells(
     if not scenes:
         raise UserError("expected a scene, or a folder of scenes: name one")
     named: list[tuple[str, tuple[str, ...]]] = [("", ())]
-    for variant in variants:
+    for variant in _listed(variants):
         name, equals, words = variant.partition("=")
         if not equals or not name.strip():
             raise UserError(f"--variants: expected NAME=OPTIONS, got {variant!r}")
@@ -102,6 +102,22 @@ def find_cells(
             "seeds of different names: rename or leave out one"
         )
     return cells
+
+
+def _listed(variants: Sequence[str]) -> list[str]:
+    """The variants, those of files (@FILE) in their place: one a line, # begins a remark."""
+    found: list[str] = []
+    for variant in variants:
+        if not variant.startswith("@"):
+            found.append(variant)
+            continue
+        path = Path(variant[1:]).expanduser()
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--variants: {variant}: cannot read {path} ({error}): check the path") from error
+        found += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return found
 
 
 def _places(given: str, views: Sequence[int]) -> list[tuple[Path, Sequence[int]]]:

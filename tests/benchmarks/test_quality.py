@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.quality import Cell, main
+from benchmarks.quality_cells import find_cells
+from configs import parse_command_line
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +104,7 @@ def test_an_edited_preset_is_trained_anew_and_damaged_results_are_named(
         (["gone"], "no such folder"),
         (["."], "found neither"),
         (["SCENE", "--variants", "nameless"], "NAME=OPTIONS"),
+        (["SCENE", "--variants", "@gone.txt"], r"@gone\.txt: cannot read"),
         (["SCENE", "--views", "-1"], "--views"),
         ([], "name one"),
         (["SCENE", "--presets", "quik"], "did you mean quick"),
@@ -120,3 +123,12 @@ def test_mistakes_are_told_at_once(
     with pytest.raises(UserError, match=message):
         main(given)
     assert not (tmp_path / "output").exists()
+
+
+def test_variants_of_a_file_are_known_options_of_quick(small_scene: Path) -> None:
+    variants = [f"@{ROOT / 'benchmarks' / 'ablation.txt'}", "own=--seed 7"]
+    cells = find_cells([str(small_scene)], [3], ["quick"], variants, [0], "")
+    assert cells[0].variant == "" and cells[-1].options == ("--seed", "7") and len(cells) > 30
+    for cell in cells:
+        words = ["-s", str(small_scene), "--config", cell.preset, *cell.options]
+        parse_command_line(words).resolve(3, "cpu")
