@@ -8,7 +8,7 @@ BYTES = 96 << 20
 
 
 class History:
-    """Keeps what was shown. Where there is no more room, the step is forgotten whose neighbours are nearest."""
+    """Keeps what was shown. Without more room, the step is forgotten whose neighbours are nearest."""
 
     def __init__(self, room: int = BYTES) -> None:
         self._room = room
