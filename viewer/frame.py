@@ -23,6 +23,7 @@ from scene.geometry import Array, Vector, focus_point, look_along, median_depth,
 RADIUS = 4.0  # viewer units: a browser's camera sees from 0.01 to 1000 of them
 _NO_CAMERAS_UP = np.array([0.0, -1.0, 0.0])  # y is down in the models of COLMAP whose ground is level
 _BACK, _UP = 0.1, 0.03  # the first look: so far behind and above a camera, as shares of its distance
+_WINDOW = 1.6  # width over height of a browser's window, about
 _CLOSE = 0.02  # share of RADIUS: nearer cameras would make the world enormous
 
 
@@ -117,17 +118,19 @@ class Frame:
         return Camera(torch.from_numpy(viewmat).float(), torch.from_numpy(K).float(), width, height)
 
     def first_look(self, camera: Camera | None) -> Pose:
-        """A look at the whole from behind a camera, so that it stands in the picture with its photograph."""
+        """A look at the centre from a little behind a camera; without one, from beside at twice the reach."""
         if camera is None:
             side = np.cross(self.up, [0.0, 0.0, 1.0]) if abs(self.up[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
             position = -np.cross(side / np.linalg.norm(side), self.up) * RADIUS
-            fov, aspect = math.radians(50), 1.5
+            fov, aspect = math.radians(50), _WINDOW
         else:
             stands = self.pose(camera)
             distance = float(np.linalg.norm(stands.position)) or RADIUS
             forward = stands.axes[:, 2]
             position = stands.position - _BACK * distance * forward + _UP * distance * self.up
-            fov, aspect = stands.fov, stands.aspect
+            # a window is wide: no more of the scene's edges than the photograph shows
+            fov = 2 * math.atan(math.tan(stands.fov / 2) * min(1.0, max(0.7, stands.aspect / _WINDOW)))
+            aspect = _WINDOW
         towards = -position if np.linalg.norm(position) > 1e-9 else np.array([1.0, 0.0, 0.0])
         return Pose(position, _wxyz(look_along(towards, self.up)), fov, aspect)
 

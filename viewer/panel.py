@@ -78,6 +78,8 @@ class Panel:
         self._build_picture(refresh)
         if stands.all:
             self._build_cameras(overview)
+        else:
+            self._build_up()
 
     def say(self, status: str, progress: float | None = None) -> None:
         """Shows a status (markdown), and how much of the training is done, in [0, 1]."""
@@ -170,6 +172,19 @@ class Panel:
         self._mode.on_update(self._guarded(change))
         colour.on_update(self._guarded(change))
         side.on_update(self._guarded(lambda event: board.tell(side=int(side.value))))
+
+    def _build_up(self) -> None:
+        """Without cameras nothing tells which way is up."""
+        server, ways = self._server, ("-y", "+y", "-z", "+z", "-x", "+x")
+        up = server.gui.add_dropdown("up", ways, hint="which direction of the model is up")
+
+        def turn(event: Any) -> None:
+            for client in server.get_clients().values():
+                direction = np.zeros(3)
+                direction["xyz".index(up.value[1])] = 1.0 if up.value[0] == "+" else -1.0
+                self._stands.face(client, direction)
+
+        up.on_update(self._guarded(turn))
 
     def _build_cameras(self, overview: Pose) -> None:
         gui, board, stands = self._server.gui, self._board, self._stands

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -170,7 +170,7 @@ class Stands:
             return
         near = np.zeros(len(self._shown), bool)
         for look in self._board.looks.values():
-            near |= np.linalg.norm(self._places - look.pose.position, axis=1) < max(_CLOSE, 1.2 * self.size)
+            near |= np.linalg.norm(self._places - look.pose.position, axis=1) < max(_CLOSE, 5.0 * self.size)
         for k in np.flatnonzero(near != self._near):
             self._handles[k].visible = self._visible and not bool(near[k])
         self._near = near
@@ -189,6 +189,11 @@ class Stands:
         """Brings a browser's camera to a pose, looking at the centre."""
         for browser in [client] if client is not None else self._server.get_clients().values():
             _place(browser, pose.position, np.zeros(3), self._frame.up, pose.fov)
+
+    def face(self, client: Any, up: Array) -> None:
+        """Brings a browser's camera before the centre, with another direction up."""
+        pose = replace(self._frame, up=up).first_look(None)
+        _place(client, pose.position, np.zeros(3), up, pose.fov)
 
     def _fitting_size(self) -> float:
         """Large enough to see the photographs from afar, and less than the way to the next camera."""

@@ -108,7 +108,8 @@ class Visit:
         half = np.tan(stand.fov / 2)
         high = session.page._stands.size / np.cbrt(half * half * stand.aspect / 3)
         x, y, z = pose.axes.T @ (stand.position + high * stand.axes[:, 2] - pose.position)
-        if z < 0.7 or np.linalg.norm(stand.position - pose.position) < 0.8:  # behind, or out of the way
+        hidden = np.linalg.norm(stand.position - pose.position) < 6 * session.page._stands.size
+        if z < 0.7 or hidden:  # behind, or out of the way
             return None
         focal = HEIGHT / (2 * np.tan(pose.fov / 2))
         at = (WIDTH / 2 + focal * x / z, HEIGHT / 2 + focal * y / z)
@@ -146,7 +147,9 @@ class Visit:
 
     def _shoot(self) -> Pixels:
         png = np.frombuffer(self.page.screenshot(), np.uint8)
-        return np.asarray(cv2.imdecode(png, cv2.IMREAD_COLOR)[PICTURE][..., ::-1], np.uint8)
+        pixels = cv2.imdecode(png, cv2.IMREAD_COLOR)
+        assert pixels is not None
+        return np.asarray(pixels[PICTURE][..., ::-1], np.uint8)
 
 
 @pytest.fixture(scope="module")

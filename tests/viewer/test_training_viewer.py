@@ -294,7 +294,7 @@ def test_browsers_may_come_and_go(watched):
     viewer, loop, _ = watched
     for i in range(6):
         guest = FakeBrowser(_port(viewer))
-        guest.wait(lambda guest=guest: guest.splats() > 0)
+        guest.wait(guest.splats)
         guest.die() if i % 2 else guest.close()
     assert loop.goes_on()
     assert viewer._faults.count == 0
