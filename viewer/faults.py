@@ -25,7 +25,7 @@ class Faults:
     def __init__(self, give_up: Callable[[], None], consequence: str) -> None:
         self._give_up, self._consequence = give_up, consequence
         self._lock = threading.Lock()
-        self.count = 0
+        self.count = self._mentioned = 0
 
     def note(self, error: BaseException) -> None:
         """Warns of an error."""
@@ -40,6 +40,14 @@ class Faults:
         _log.debug("viewer", exc_info=error)
         if over:
             self._give_up()
+
+    def mention(self, error: BaseException) -> None:
+        """Warns of what a browser did wrong, a few times; nothing is given up for that."""
+        with self._lock:
+            self._mentioned += 1
+            if self._mentioned > TOLERATED:
+                return
+        _log.warning("viewer: %s: %s", type(error).__name__, " ".join(str(error).split()))
 
     def guarded(self, function: Callable[..., Any]) -> Callable[..., None]:
         """The function, with errors noted instead of raised."""

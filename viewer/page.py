@@ -142,6 +142,8 @@ class Page:
         def note(camera: Any) -> None:
             if client.client_id not in self._server.get_clients():
                 return  # it has just gone
+            if min(camera.image_width, camera.image_height) < 1:
+                return  # a window without a picture
             pose = Pose(
                 np.array(camera.position, np.float64),
                 np.array(camera.wxyz, np.float64),

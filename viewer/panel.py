@@ -75,7 +75,7 @@ class Panel:
         if steps.training:
             self._build_pause()
         self._build_steps(look_back)
-        self._build_picture(refresh)
+        self._build_picture(refresh, look_back)
         if stands.all:
             self._build_cameras(overview)
         else:
@@ -153,7 +153,7 @@ class Panel:
             )  # fmt: skip
             every.on_update(self._guarded(lambda event: board.tell(every=int(every.value))))
 
-    def _build_picture(self, refresh: Callable[[], None]) -> None:
+    def _build_picture(self, refresh: Callable[[], None], look_back: Callable[[int | None], None]) -> None:
         gui, board = self._server.gui, self._board
         with gui.add_folder("Picture"):
             self._mode = gui.add_dropdown(
@@ -167,6 +167,8 @@ class Panel:
 
         def change(event: Any) -> None:
             board.tell(mode=SHOWN[self._mode.value], background=tuple(c / 255.0 for c in colour.value))
+            if self._steps.training and board.mode != "splats" and board.step is not None:
+                look_back(None)  # what is rendered is the newest
             refresh()
 
         self._mode.on_update(self._guarded(change))

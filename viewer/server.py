@@ -35,7 +35,7 @@ def open_server(host: str, port: int, title: str, faults: Faults) -> viser.Viser
         host: "localhost", or an address of this machine; "0.0.0.0" is all of them.
         port: 1 to 65535.
         title: above the controls.
-        faults: hears of errors in the server's own thread.
+        faults: hears of what browsers do wrong.
 
     Raises:
         ViewerError: viser is not installed, the host is not this machine's, or no port is free.
@@ -61,8 +61,10 @@ def open_server(host: str, port: int, title: str, faults: Faults) -> viser.Viser
     )
 
     def hear(loop: Any, context: dict[str, Any]) -> None:
-        faults.note(context.get("exception") or RuntimeError(context.get("message", "in its thread")))
+        faults.mention(context.get("exception") or RuntimeError(context.get("message", "in its thread")))
 
+    # a tunnel through a server of viser's makers, at a browser's wish: not from here
+    server.request_share_url = lambda verbose=True: None  # type: ignore[method-assign]
     loop = server.get_event_loop()
     loop.call_soon_threadsafe(loop.set_exception_handler, hear)
     return server

@@ -89,6 +89,14 @@ class FakeBrowser:
         came = sorted({message["type"] for message in self.messages})
         raise AssertionError(f"waited {PATIENCE_S} s in vain; what came: {came}")
 
+    def babble(self) -> None:
+        """Sends what is no message."""
+        self._connection.send(b"\x00garbage")
+
+    def ask_to_share(self) -> None:
+        """Wishes for a public address, as a button of viser's own does."""
+        self._send(type="ShareUrlRequest")
+
     def close(self) -> None:
         """Says goodbye."""
         self._connection.close()

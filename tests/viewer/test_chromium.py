@@ -24,7 +24,6 @@ from viewer.board import Look, Mode
 from viewer.finished import Exhibition, find
 from viewer.painter import Style
 
-pytest.importorskip("viser", reason="viser is not installed")
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 pytestmark = pytest.mark.slow
 

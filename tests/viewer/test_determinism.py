@@ -23,8 +23,6 @@ from viewer.frame import Pose
 from viewer.painter import Style
 from viewer.training import Viewer, open_viewer
 
-pytest.importorskip("viser", reason="viser is not installed")
-
 OPTIONS = [
     *("--eval", "--config", "quick", "--iterations", "40", "--init", "sfm", "--quiet"),
     *("--densify.start", "5", "--densify.every", "6", "--densify.stop", "35"),

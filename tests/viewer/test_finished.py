@@ -23,8 +23,6 @@ from viewer.finished import Exhibition, find
 from viewer.frame import Pose
 from viewer.painter import Style
 
-pytest.importorskip("viser", reason="viser is not installed")
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 STYLE = Style(antialiased=False, backend="cpu")
 

@@ -34,8 +34,6 @@ from viewer.painter import Style
 from viewer.stands import Stands
 from viewer.training import NoViewer, Viewer, open_viewer
 
-pytest.importorskip("viser", reason="viser is not installed")
-
 NEVER = SimpleNamespace(requested=False)
 
 
@@ -292,10 +290,10 @@ def test_a_server_that_dies_leaves_training_alone(watched):
 
 def test_browsers_may_come_and_go(watched):
     viewer, loop, _ = watched
-    for i in range(6):
+    for leave in (FakeBrowser.close, FakeBrowser.die, FakeBrowser.babble) * 3:
         guest = FakeBrowser(_port(viewer))
         guest.wait(guest.splats)
-        guest.die() if i % 2 else guest.close()
+        leave(guest)
     assert loop.goes_on()
     assert viewer._faults.count == 0
 
@@ -339,6 +337,16 @@ def test_a_model_that_loses_all_its_gaussians_and_gets_new_ones_is_shown(watched
     browser.wait(lambda: browser.splats() == 0)
     loop.gaussians = some_gaussians(300)
     browser.wait(lambda: browser.splats() > 200)
+
+
+def test_nobody_can_have_the_viewer_shared_with_the_world(watched):
+    viewer, loop, browser = watched
+    browser.ask_to_share()
+    browser.set("refresh every", 3)
+    browser.wait(lambda: viewer._board.every == 3)  # what was sent before that has been heard
+    time.sleep(0.2)
+    assert viewer._session.page._server._share_tunnel is None
+    assert loop.goes_on()
 
 
 def test_a_port_that_is_taken_is_said_and_another_one_taken(scene, capfd):
