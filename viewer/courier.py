@@ -40,6 +40,12 @@ class Courier:
             self._waiting += 1
         self._errands.put(errand)
 
+    def rest(self, seconds: float) -> None:
+        """Waits until nothing is on its way, at most so long."""
+        until = time.perf_counter() + seconds
+        while self.busy and time.perf_counter() < until:
+            time.sleep(0.005)
+
     def finish(self, seconds: float) -> None:
         """Ends the thread after what it has, and waits for that at most so long."""
         self._errands.put(None)

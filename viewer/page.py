@@ -6,6 +6,7 @@ Only the courier's thread and the server's own ones come here: the program's thr
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from viewer.stands import Stand, Stands
 
 if TYPE_CHECKING:
     import viser
+
+_LAST_WORDS_S = 0.1  # the server collects messages for a sixtieth of a second
 
 Pixels = NDArray[np.uint8]
 
@@ -115,7 +118,9 @@ class Page:
         self._panel.follow()
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes it, once the last words are on their way."""
+        self._server.flush()
+        time.sleep(_LAST_WORDS_S)
         close_server(self._server)
 
     def _draw(self, splats: Splats) -> None:

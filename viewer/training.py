@@ -38,6 +38,7 @@ GONE_S = 20.0  # after which a training that was paused goes on, if nobody looks
 STUCK_S = 60.0  # after which a courier that does not come back is taken for dead
 _SIDE = 640  # pixels; larger side of a rendered picture at first
 _EVERY = 10
+_LAST_S = 1.0  # how long the last step waits for the courier to come back
 _log = logging.getLogger(__name__)
 
 
@@ -136,6 +137,9 @@ class Viewer(NoViewer):
             moment = Moment(gaussians, iteration, of or self._iterations, figures or {}, phase)
             if self._board.paused:
                 self._wait(moment)
+            elif iteration >= moment.of:  # the end: nothing will be shown after it
+                self._session.courier.rest(_LAST_S)
+                self._session.serve(moment, eager=True)
             elif time.perf_counter() >= self._free_at:
                 self._serve(moment)
         except Exception as error:

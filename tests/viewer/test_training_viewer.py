@@ -339,6 +339,17 @@ def test_a_model_that_loses_all_its_gaussians_and_gets_new_ones_is_shown(watched
     browser.wait(lambda: browser.splats() > 200)
 
 
+def test_the_last_step_is_shown_and_the_end_is_said(scene):
+    with _open(scene) as viewer:
+        browser = FakeBrowser(_port(viewer))
+        browser.wait(lambda: viewer._board.watched)
+        viewer.step(1, some_gaussians(50))
+        viewer.step(2, some_gaussians(50))  # not due
+        viewer.step(1000, some_gaussians(300))  # the last, whatever is due
+    browser.wait(lambda: browser.splats() > 200)
+    browser.wait(lambda: "the training is over" in browser.status())
+
+
 def test_nobody_can_have_the_viewer_shared_with_the_world(watched):
     viewer, loop, browser = watched
     browser.ask_to_share()
