@@ -52,6 +52,10 @@ class Tracker:
         log_every: iterations between two readings of the values.
         quiet: no bar and no progress lines.
         events: False leaves TensorBoard out.
+
+    Attributes:
+        latest: the loss, the training views' PSNR in dB and the iterations per second when they were last
+            read, as far as they are known; for who shows them elsewhere.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Tracker:
         self._sums: dict[str, tuple[Tensor | float, int]] = {}
         self._facts: dict[str, Any] = {"iteration": start}
         self._last_read = start
+        self.latest: dict[str, float] = {}
         self._clock = time.perf_counter()
         self._next_line = self._clock + _LINE_EVERY_S
         self._warned = False
@@ -247,6 +252,8 @@ class Tracker:
         if loss is not None and not math.isfinite(loss) and not self._warned:
             self._warned = True
             self.message(f"warning: the loss is {loss} near iteration {iteration}")
+        known = {"loss": loss, "PSNR": psnr, "it/s": speed}
+        self.latest = {name: value for name, value in known.items() if value is not None}
         parts = [
             f"loss {loss:.4f}" if loss is not None else "",
             f"PSNR {psnr:.2f}" if psnr is not None else "",
