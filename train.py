@@ -65,6 +65,8 @@ from photos import scene_of
 from rasterizer import resolve_backend
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
 from showing import compare, describe, finish, say_skipped, show, show_knowledge
+from viewer.painter import Style
+from viewer.training import NoViewer, open_viewer
 
 HISTOGRAMS = 10  # how often in a run the distributions are logged
 
@@ -140,6 +142,16 @@ def train(
         Tracker(
             output.path, config.iterations, start=first, log_every=config.log_every, quiet=config.quiet
         ) as tracker,
+        open_viewer(
+            config.viewer,
+            scene,
+            host=config.viewer_host,
+            port=config.viewer_port,
+            style=Style(config.model.antialiased, backend),
+            background=config.model.evaluation_background(scene.mean_colour),
+            iterations=config.iterations,
+            stop=stop,
+        ) as viewer,
     ):
         tracker.message(describe(config, scene, state.gaussians, backend))
         for line in knowledge.lines:
@@ -159,8 +171,8 @@ def train(
             if last is None:  # so that a run that is stopped here can be resumed
                 save(checkpoint_path(output.checkpoints, 0))
             with tracker.paused(), generators_kept(state.generator):
-                taught = teach(config, scene, at_hand, there, output, backend, stop, tracker)
-        teaching = time.perf_counter() - began
+                taught = teach(config, scene, at_hand, there, output, backend, stop, tracker, viewer)
+        teaching = time.perf_counter() - began - viewer.paused_seconds
         lessons = Lessons.of(config, at_hand, taught, device)
         for iteration in range(first + 1, config.iterations + 1):
             view = learn_once(config, scene, state, lessons, iteration, backend, tracker)
@@ -168,6 +180,7 @@ def train(
                 iteration, len(state.gaussians), state.optimizer, (view.camera.width, view.camera.height)
             )
             with tracker.paused():
+                viewer.step(iteration, state.gaussians, tracker.latest)
                 if is_due(iteration, at=config.test_iterations, last=config.iterations):
                     report = show(config, scene, state.gaussians, backend, tracker, iteration)
                 if is_due(iteration, every=max(1, config.iterations // HISTOGRAMS)):
@@ -196,7 +209,7 @@ def train(
         state,
         report,
         backend,
-        (config.iterations - first, time.perf_counter() - clock, teaching),
+        (config.iterations - first, time.perf_counter() - clock - viewer.paused_seconds, teaching),
         lessons.objective.skipped,
     )
 
@@ -312,6 +325,7 @@ def teach(
     backend: str,
     stop: StopRequest,
     tracker: Tracker,
+    viewer: NoViewer,
 ) -> list[View]:
     """Trains models with other seeds, but those that are `there` in the output folder; their pseudo views."""
     length = config.pseudo.teacher_iterations or config.iterations
@@ -336,6 +350,7 @@ def teach(
         )  # fmt: skip
         for iteration in bar:
             learn_once(alone, scene, state, lessons, iteration, backend)
+            viewer.step(iteration, state.gaussians, of=length, phase=which)
             if stop.requested:
                 stop.leave()
         say_skipped(lessons.objective.skipped, f"{which}: ")

@@ -10,7 +10,19 @@ from configs.scaling import scale_schedules
 from configs.schema import Config
 from configs.values import to_plain, walk
 
-OF_THE_CALL = frozenset(("source_path", "model_path", "config", "resume", "overwrite"))
+OF_THE_CALL = frozenset(
+    (
+        "source_path",
+        "model_path",
+        "config",
+        "resume",
+        "overwrite",
+        "quiet",
+        "viewer",
+        "viewer_port",
+        "viewer_host",
+    )
+)
 """Options that no preset has: where a run works, not how."""
 ALWAYS = ("iterations", "seed", "batch_size", "scene.resolution", "depth.init", "densify.strategy")
 """Worth comparing between runs even where they are the preset's."""

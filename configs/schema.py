@@ -82,6 +82,12 @@ class Config:
     """Iterations between two points of the TensorBoard curves."""
     quiet: bool = False
     """Show no progress bar and no progress lines."""
+    viewer: bool = False
+    """Show the training in the browser while it goes; its address is printed. The result stays the same."""
+    viewer_port: int = 8080
+    """The viewer's port; the next free one is taken (and said) where somebody listens there."""
+    viewer_host: str = "localhost"
+    """Who may look: localhost = this machine only, 0.0.0.0 = everybody who reaches it over the network."""
 
     scene: Annotated[SceneConfig, OmitArgPrefixes] = field(default_factory=SceneConfig)
     """The scene: images, masks, resolution, held-out views."""
@@ -108,14 +114,14 @@ class Config:
         Raises:
             ConfigError: names the option.
         """
-        least = {"iterations": 1, "batch_size": 1, "log_every": 1}
+        least = {"iterations": 1, "batch_size": 1, "log_every": 1, "viewer_port": 1}
         for name in (*least, "threads", "seed", "checkpoint_every", "keep_checkpoints"):
             bound = least.get(name, 0)
             if getattr(self, name) < bound:
                 raise ConfigError(
                     f"{name}: expected at least {bound}, got {getattr(self, name)}: change --{name}."
                 )
-        for name, bound in (("seed", 2**63 - 1), ("threads", 1024)):
+        for name, bound in (("seed", 2**63 - 1), ("threads", 1024), ("viewer_port", 65535)):
             if getattr(self, name) > bound:
                 raise ConfigError(
                     f"{name}: expected at most {bound}, got {getattr(self, name)}: change --{name}."
