@@ -11,6 +11,7 @@ import ctypes
 import functools
 import math
 import mmap
+import threading
 from typing import Any
 
 import torch
@@ -26,15 +27,15 @@ class _Pool:
     def __init__(self) -> None:
         self.free: dict[int, list[tuple[int, mmap.mmap]]] = {}
         self.requests = 0
+        self._lock = threading.RLock()  # again by one thread: an array may die while it holds it
 
     def take(self, size: int) -> mmap.mmap:
-        self.requests += 1
-        try:
-            return self.free[size].pop()[1]
-        except (KeyError, IndexError):
-            pass
-        for blocks in list(self.free.values()):  # N has changed: what has lain idle will not be needed again
-            blocks[:] = [block for block in blocks if self.requests - block[0] < IDLE]
+        with self._lock:
+            self.requests += 1
+            if self.free.get(size):
+                return self.free[size].pop()[1]
+            for blocks in list(self.free.values()):  # N has changed: what lay idle will not be needed again
+                blocks[:] = [block for block in blocks if self.requests - block[0] < IDLE]
         try:
             block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
@@ -44,7 +45,8 @@ class _Pool:
         return block
 
     def give(self, size: int, block: mmap.mmap) -> None:
-        self.free.setdefault(size, []).append((self.requests, block))
+        with self._lock:
+            self.free.setdefault(size, []).append((self.requests, block))
 
 
 _pool = _Pool()

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gaussian_model import Gaussians
-from scene import Scene
+from scene import Scene, title_of
 from viewer.board import Board
 from viewer.faults import Faults
 from viewer.frame import Frame
@@ -99,7 +99,7 @@ class Viewer(NoViewer):
         self._faults = Faults(self._board.close, "training goes on")
         self._session = Session(
             address,
-            f"Fewsplat: {scene.source.name}",
+            f"Fewsplat: {title_of(scene.source)}",
             Frame.around([view.camera for view in scene.train], scene.points.xyz),
             stands_of(scene),
             self._board,

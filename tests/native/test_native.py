@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,26 @@ def test_memory_of_dead_arrays_is_used_again_and_never_while_they_live() -> None
     del part
     again = native.empty(2 * count)
     assert again.data_ptr() == address and again.shape == (2 * count,) and again.dtype == torch.float32
+
+
+def test_two_threads_never_get_the_same_memory() -> None:
+    size, wrong = native.memory.SMALLEST, []
+
+    def work(number: int) -> None:
+        for step in range(300):  # sizes that change let blocks lie idle
+            one = native.empty(size + (step % 7) * size, dtype=torch.uint8)
+            one[:: size // 4] = number
+            other = native.empty(size, dtype=torch.uint8)
+            other[:: size // 4] = number
+            if not bool((one[:: size // 4] == number).all()):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_memory_that_lies_idle_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
