@@ -25,6 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {"losses", "rasterizer", "scene"},
     "engine": {"gaussian_model", "scene"},
     "configs": {"depth_priors", "gaussian_model", "losses", "rasterizer", "scene"},
+    "exporting": {"configs", "engine", "gaussian_model", "native", "rasterizer", "scene"},
     "showing": {"configs", "depth_priors", "engine", "evaluation", "gaussian_model", "scene"},
 }
 COMMANDS = {"train", "render", "benchmarks"}  # may import everything, and nobody imports them
