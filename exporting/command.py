@@ -93,8 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     print(f"{'file':{width}}  {'size':>9}  opens in", flush=True)
+    splats = Splats.of(kept)
     for name, target in targets.items():
-        _write(name, target, source, kept, options)
+        _write(name, target, source, kept, splats, options)
         size = target.stat().st_size
         print(f"{target!s:{width}}  {_readable(size):>9}  {DESCRIBED[name].opens_in}", flush=True)
 
@@ -121,9 +122,10 @@ def _check(options: Options) -> None:
             raise UserError(f"--{option} is of no use without {name}: leave it out, or add {name} to --to")
 
 
-def _write(name: FormatName, target: Path, source: Source, kept: Gaussians, options: Options) -> None:
+def _write(
+    name: FormatName, target: Path, source: Source, kept: Gaussians, splats: Splats, options: Options
+) -> None:
     """Writes one file, whole or not at all."""
-    splats = Splats.of(kept)
     too_far = 0
     if name == "html":
         content, too_far = _page(splats, source, kept, options)

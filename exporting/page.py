@@ -22,6 +22,12 @@ _DISTANCE = 10.0  # from the eye to what it turns about, units of the page
 _REACH = 1000.0  # what is farther away than 100 times that distance would cost all others their order
 _LARGEST = 200.0  # standard deviation whose square a 16-bit float still holds
 _NEAR, _FAR = 0.02, 4000.0
+# viser sorts in a worker made of a blob: URL or, where that cannot be had, of a data: URL. Chromium gives the
+# first to a page opened from a disk and then refuses to run it, so such a page must not get one.
+_WORKER_FROM_DISK = (
+    "<script>if(location.protocol==='file:'){const make=URL.createObjectURL;URL.createObjectURL="
+    "(o)=>String(o.type).startsWith('text/javascript')?'':make.call(URL,o)}</script>"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ def encode(
         view,
         np.round(background * 255.0).astype(np.uint8),
     )
+    page = page.replace("<head>", f"<head>{_WORKER_FROM_DISK}", 1)
     page = page.replace("<title>Viser</title>", f"<title>{html.escape(title)}</title>", 1)
     return Encoded(page.encode("utf-8"), int(np.sum(~near)))
 

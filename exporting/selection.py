@@ -9,13 +9,16 @@ from errors import UserError
 from exporting.splats import Splats
 from gaussian_model import Gaussians
 
+_FARTHEST = 1e18  # world units; the square of a larger distance is infinite in every renderer's float32
+
 
 def select(
     gaussians: Gaussians, *, min_opacity: float = 0.0, max_gaussians: int = 0, sh_degree: int | None = None
 ) -> Gaussians:
     """The Gaussians worth sharing, in their order.
 
-    Rows with a value that is not finite are left out in any case.
+    Rows with a value that is not finite, or at a distance that renderers cannot square, are left out in any
+    case.
 
     Args:
         gaussians: on any device.
@@ -33,6 +36,7 @@ def select(
     for value in state.values():
         if value[0].numel():
             keep &= value.isfinite().flatten(1).all(dim=1) if value.dim() > 1 else value.isfinite()
+    keep &= (state["means"].abs() < _FARTHEST).all(dim=1)
     if not keep.any():
         raise UserError("all Gaussians hold NaN or infinite values: export an earlier iteration")
     keep &= gaussians.linear_opacities().detach() >= min_opacity

@@ -25,6 +25,7 @@ _MAGIC = 0x5053474E  # "NGSP"
 _ANTIALIASED = 1  # flag
 _COLOUR_SCALE = 0.15  # bytes hold 0.5 + 0.15 of the coefficient, so that they reach beyond [0, 1]
 _LARGEST = 2**23 - 1
+_GZIP_LEVEL = 6  # 9 takes six times as long and saves 2 %
 _MAX_FRACTION_BITS = 20
 _WITHIN = 0.999  # part of the Gaussians whose distance decides the unit of positions
 _SH_BITS = (5, 4, 4)  # kept of each coefficient's byte, by degree; the zeros compress
@@ -73,7 +74,7 @@ def encode(splats: Splats, *, antialiased: bool = False, version: Version = 3) -
         _smallest_three(quats) if version == 3 else _first_three(quats),
         _sh_bytes(coefficients),
     ]
-    return Encoded(gzip.compress(b"".join(blocks), mtime=0), int(np.sum(~fits)))
+    return Encoded(gzip.compress(b"".join(blocks), _GZIP_LEVEL, mtime=0), int(np.sum(~fits)))
 
 
 def _fraction_bits(means: Floats) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 
 from exporting.splats import Splats
-from scene import Camera, NamedCamera, name_key
+from scene import Camera, NamedCamera
 from scene.geometry import Vector, direction, focus_point, median_depth, poses, spread, unit, upright
 
 _FIELD_OF_VIEW = math.radians(50.0)  # vertical, where no camera tells
@@ -72,10 +73,10 @@ def best_camera(cameras: Sequence[Camera], splats: Splats) -> Camera:
 
 
 def named_camera(cameras: Sequence[NamedCamera], name: str) -> Camera | None:
-    """The camera of an image, named with or without its folder's and file's ending; None if there is none."""
-    wanted = name_key(name)
+    """The camera of an image, named with or without its folder and ending; None if there is none."""
     for camera in cameras:
-        if name in (camera.name, camera.name.rsplit("/", 1)[-1]) or name_key(camera.name) == wanted:
+        path = PurePosixPath(camera.name)
+        if name in (camera.name, path.name, path.stem, str(path.with_suffix("")) if path.name else ""):
             return camera.camera
     return None
 

@@ -74,7 +74,11 @@ class Page:
     def open(self, path: Path, width: int, height: int, *, touch: bool = False) -> None:
         """Opens a file in a window of so many pixels."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=touch,
         )
         if touch:
             self.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
@@ -115,7 +119,13 @@ class Page:
 
     def _mouse(self, kind: str, at: tuple[int, int], *, buttons: int) -> None:
         self.call(
-            "Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], button="left", buttons=buttons, clickCount=1
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=at[0],
+            y=at[1],
+            button="left",
+            buttons=buttons,
+            clickCount=1,
         )
 
     def swipe(self, start: tuple[int, int], end: tuple[int, int]) -> None:
