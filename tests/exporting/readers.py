@@ -80,8 +80,8 @@ def _turned(splats: Splats, path: Path) -> Splats:
     odd = np.array([name.count("y") % 2 ^ name.count("z") % 2 for name in _POLYNOMIALS], dtype=bool)
     signs = np.where(odd, -1.0, 1.0)[: splats.shN.shape[1], None]
     return Splats(
-        splats.means * np.float32([1, -1, -1]),
-        splats.quats * np.float32([1, 1, -1, -1]),
+        (splats.means * np.array([1, -1, -1])).astype(np.float32),
+        (splats.quats * np.array([1, 1, -1, -1])).astype(np.float32),
         splats.log_scales,
         splats.opacities,
         splats.sh0,

@@ -54,6 +54,20 @@ def error(model: Gaussians, other: Gaussians, cameras: list[Camera]) -> float:
         )
 
 
+def fitted_by(steps: int, start: Tensor, kept: Gaussians, model: Gaussians, cameras: list[Camera]) -> Tensor:
+    return fit_colours(
+        start,
+        kept,
+        model,
+        cameras,
+        steps=steps,
+        background=BLACK,
+        antialiased=False,
+        backend=BACKEND,
+        quiet=True,
+    )
+
+
 def test_without_cameras_the_colour_is_that_of_degree_0():
     gaussians = random_gaussians(20, degree=2)
     expected = sh_to_rgb(gaussians.params["sh0"][:, 0]).clamp(0, 1)
@@ -82,21 +96,19 @@ def test_the_mean_is_over_the_cameras_that_have_a_gaussian_in_their_picture():
 def test_the_fit_brings_pictures_closer_to_the_model():
     model, cameras = view_dependent(), around()
     start = mean_colours(model, cameras)
-    options = {"steps": 120, "background": BLACK, "antialiased": False, "backend": BACKEND, "quiet": True}
-    fitted = fit_colours(start, model, model, cameras, **options)
+    fitted = fitted_by(120, start, model, model, cameras)
     assert fitted.min() >= 0.0 and fitted.max() <= 1.0
     before, after = error(model, flat(model, start), cameras), error(model, flat(model, fitted), cameras)
     # a third less is well within what the fit reaches here; it was 55 % less when this was written
     assert after < 0.67 * before
-    assert torch.equal(fitted, fit_colours(start, model, model, cameras, **options)), "not repeatable"
+    assert torch.equal(fitted, fitted_by(120, start, model, model, cameras)), "not repeatable"
 
 
 def test_colours_make_up_for_gaussians_that_were_left_out():
     model, cameras = view_dependent(), around()
     kept = Gaussians.from_tensors({key: value[:150] for key, value in model.state_dict().items()})
     start = mean_colours(kept, cameras)
-    options = {"background": BLACK, "antialiased": False, "backend": BACKEND, "quiet": True}
-    fitted = fit_colours(start, kept, model, cameras, steps=120, **options)
+    fitted = fitted_by(120, start, kept, model, cameras)
     assert error(model, flat(kept, fitted), cameras) < error(model, flat(kept, start), cameras)
 
 
@@ -104,17 +116,7 @@ def test_what_no_camera_sees_keeps_its_colour():
     model, cameras = view_dependent(50), around()
     model.params["means"].data[0] = torch.tensor([0.0, 500.0, 0.0])
     start = mean_colours(model, cameras)
-    fitted = fit_colours(
-        start,
-        model,
-        model,
-        cameras,
-        steps=30,
-        background=BLACK,
-        antialiased=False,
-        backend=BACKEND,
-        quiet=True,
-    )
+    fitted = fitted_by(30, start, model, model, cameras)
     # the way from colour to coefficient and back rounds
     torch.testing.assert_close(fitted[0], start[0], atol=1e-6, rtol=0)
     assert (fitted[1:] - start[1:]).abs().max() > 0.01

@@ -74,8 +74,9 @@ def our_picture(gaussians: Gaussians, view: Viewpoint) -> np.ndarray:
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
     """The correlation of two pictures at a tenth of their size."""
-    small = [cv2.resize(x, (WIDTH // 10, HEIGHT // 10), interpolation=cv2.INTER_AREA).ravel() for x in (a, b)]
-    return float(np.corrcoef(*small)[0, 1])
+    size = (WIDTH // 10, HEIGHT // 10)
+    x, y = (np.asarray(cv2.resize(p, size, interpolation=cv2.INTER_AREA), np.float64).ravel() for p in (a, b))
+    return float(np.corrcoef(x, y)[0, 1])
 
 
 def unexpected(tab) -> list[str]:
