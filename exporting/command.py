@@ -79,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         source.gaussians,
         min_opacity=options.min_opacity,
         max_gaussians=options.max_gaussians,
-        sh_degree=options.sh_degree,
     )
     left_out = len(source.gaussians) - len(kept)
     print(f"{source.title}: {len(kept):,} Gaussians" + (f" ({left_out:,} left out)" if left_out else ""))
@@ -94,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     print(f"{'file':{width}}  {'size':>9}  opens in", flush=True)
     splats = Splats.of(kept)
+    splats = splats if options.sh_degree is None else splats.up_to_degree(options.sh_degree)
     for name, target in targets.items():
         _write(name, target, source, kept, splats, options)
         size = target.stat().st_size
@@ -120,6 +120,10 @@ def _check(options: Options) -> None:
     ):  # fmt: skip
         if getattr(options, option) is not None and name not in options.to:
             raise UserError(f"--{option} is of no use without {name}: leave it out, or add {name} to --to")
+    if options.sh_degree is not None and set(options.to) <= {"html", "splat"}:
+        raise UserError(
+            "--sh_degree is of no use to html and splat, which have no view dependence: leave it out"
+        )
 
 
 def _write(
@@ -160,7 +164,7 @@ def _page(splats: Splats, source: Source, kept: Gaussians, options: Options) -> 
     backend = available_backends()[0]
     if cameras and steps and backend == "reference":
         print("html: colours are not fitted: that takes a C++ compiler or a GPU", file=sys.stderr)
-    elif cameras and steps and kept.max_sh_degree > 0:
+    elif cameras and steps and (kept.max_sh_degree > 0 or options.max_gaussians):
         device = device_for(backend)
         colours = fit_colours(
             colours,

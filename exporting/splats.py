@@ -72,7 +72,7 @@ class Splats:
         return Splats(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def up_to_degree(self, degree: int) -> Splats:
-        """Without the SH coefficients above `degree`."""
+        """Without the SH coefficients above `degree`, if there are any."""
         return replace(self, shN=np.ascontiguousarray(self.shN[:, : (degree + 1) ** 2 - 1]))
 
     def log_importance(self) -> NDArray[np.float64]:

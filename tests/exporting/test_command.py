@@ -159,6 +159,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_no_litter(run, monkeypatch, nam
         (["--view", "no_such_image"], "--view no_such_image: .*view_00"),
         (["--to", "spz", "--view", "view_001"], "--view is of no use without html"),
         (["--to", "spz", "--fit_steps", "3"], "--fit_steps is of no use without html"),
+        (["--to", "html", "splat", "--sh_degree", "1"], "--sh_degree is of no use"),
         (["--to", "html", "--spz_version", "3"], "--spz_version is of no use without spz"),
         (["--to"], "--to: expected formats, got none"),
     ],
