@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
+from torch import Tensor
 from tyro.conf import Positional, arg
 
 from atomic import write_bytes
@@ -21,13 +22,14 @@ from exporting.colours import fit_colours, mean_colours
 from exporting.formats import DESCRIBED, FormatName
 from exporting.selection import select
 from exporting.source import Source, load_source
-from exporting.splats import Splats
+from exporting.splats import Floats, Splats
 from exporting.viewpoint import Viewpoint, best_camera, camera_viewpoint, guessed_viewpoint, named_camera
 from gaussian_model import Gaussians, save_ply
 from native import set_threads
 from rasterizer import available_backends
 
 _FIT_STEPS = 300
+_FLAT: frozenset[FormatName] = frozenset({"html", "splat"})  # no view dependence
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Options:
     background: Literal["black", "white"] | None = None
     """html: colour behind the Gaussians. Default: as in training."""
     fit_steps: int | None = None
-    """html: steps that fit the page's colours, which cannot change with the view, to those that do; 0 = their
-    mean over the cameras. Default: 300."""
+    """html, splat: steps that fit the colours, which cannot change with the view there, to those that do; 0 =
+    their mean over the cameras. Default: 300."""
     spz_version: Literal[2, 3] | None = None
     """spz: 2, which every reader knows, or 3 with finer rotations, for readers since 2025. Default: 2."""
     threads: int = 0
@@ -94,8 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'file':{width}}  {'size':>9}  opens in", flush=True)
     splats = Splats.of(kept)
     splats = splats if options.sh_degree is None else splats.up_to_degree(options.sh_degree)
+    flat = _flat_colours(source, kept, options) if _FLAT & set(formats) else None
     for name, target in targets.items():
-        _write(name, target, source, kept, splats, options)
+        _write(name, target, source, kept, splats, flat, options)
         size = target.stat().st_size
         print(f"{target!s:{width}}  {_readable(size):>9}  {DESCRIBED[name].opens_in}", flush=True)
 
@@ -116,28 +119,40 @@ def _check(options: Options) -> None:
         if (getattr(options, option) or 0) < 0:
             raise UserError(f"--{option} {getattr(options, option)}: expected 0 or more")
     for option, name in (
-        ("view", "html"), ("background", "html"), ("fit_steps", "html"), ("spz_version", "spz"),
+        ("view", "html"), ("background", "html"), ("spz_version", "spz"),
     ):  # fmt: skip
         if getattr(options, option) is not None and name not in options.to:
             raise UserError(f"--{option} is of no use without {name}: leave it out, or add {name} to --to")
-    if options.sh_degree is not None and set(options.to) <= {"html", "splat"}:
+    if options.fit_steps is not None and not _FLAT & set(options.to):
+        raise UserError("--fit_steps is of no use without html or splat: leave it out, or add one to --to")
+    if options.sh_degree is not None and _FLAT >= set(options.to):
         raise UserError(
             "--sh_degree is of no use to html and splat, which have no view dependence: leave it out"
         )
 
 
 def _write(
-    name: FormatName, target: Path, source: Source, kept: Gaussians, splats: Splats, options: Options
+    name: FormatName,
+    target: Path,
+    source: Source,
+    kept: Gaussians,
+    splats: Splats,
+    colours: Floats | None,
+    options: Options,
 ) -> None:
     """Writes one file, whole or not at all."""
     too_far = 0
     if name == "html":
-        content, too_far = _page(splats, source, kept, options)
+        assert colours is not None
+        view, background = _viewpoint(splats, source, options), _background(source, options).numpy()
+        paged = page.encode(splats, colours, view, title=source.name, background=background)
+        content, too_far = paged.content, paged.too_far
     elif name == "spz":
-        encoded = spz.encode(splats, antialiased=source.antialiased, version=options.spz_version or 2)
-        content, too_far = encoded.content, encoded.too_far
+        packed = spz.encode(splats, antialiased=source.antialiased, version=options.spz_version or 2)
+        content, too_far = packed.content, packed.too_far
     elif name == "splat":
-        content = splat.encode(splats)
+        assert colours is not None
+        content = splat.encode(splats, colours)
     elif name == "compressed_ply":
         content = compressed_ply.encode(splats)
     else:
@@ -146,25 +161,21 @@ def _write(
             save_ply(target, select(kept, sh_degree=degree))
         return
     if too_far:
-        print(
-            f"{name}: {too_far:,} Gaussians stand too far away for the format and are left out",
-            file=sys.stderr,
-        )
+        print(f"{name}: {too_far:,} Gaussians stand too far away for the format: left out", file=sys.stderr)
     with _writing(target):
         write_bytes(target, content)
 
 
-def _page(splats: Splats, source: Source, kept: Gaussians, options: Options) -> tuple[bytes, int]:
-    """The web page's bytes, and the number of Gaussians that are too far away for it."""
+def _flat_colours(source: Source, kept: Gaussians, options: Options) -> Floats:
+    """Colours [N, 3] of what is kept, for the formats without view dependence."""
     cameras = [named.camera for named in source.cameras]
     colours = mean_colours(kept, cameras)
-    white = (options.background or source.background) == "white"
-    background = torch.full((3,), float(white))
     steps = _FIT_STEPS if options.fit_steps is None else options.fit_steps
-    backend = available_backends()[0]
-    if cameras and steps and backend == "reference":
-        print("html: colours are not fitted: that takes a C++ compiler or a GPU", file=sys.stderr)
-    elif cameras and steps and (kept.max_sh_degree > 0 or options.max_gaussians):
+    if cameras and steps and (kept.max_sh_degree > 0 or options.max_gaussians):
+        backend = available_backends()[0]
+        if backend == "reference":
+            print("colours are not fitted: that takes a C++ compiler or a GPU", file=sys.stderr)
+            return colours.numpy()
         device = device_for(backend)
         colours = fit_colours(
             colours,
@@ -172,19 +183,17 @@ def _page(splats: Splats, source: Source, kept: Gaussians, options: Options) -> 
             source.gaussians.to(device),
             cameras,
             steps=steps,
-            background=background,
+            background=_background(source, options),
             antialiased=source.antialiased,
             backend=backend,
             quiet=options.quiet,
         )
-    encoded = page.encode(
-        splats,
-        colours.numpy(),
-        _viewpoint(splats, source, options),
-        title=source.name,
-        background=background.numpy(),
-    )
-    return encoded.content, encoded.too_far
+    return colours.numpy()
+
+
+def _background(source: Source, options: Options) -> Tensor:
+    """The colour [3] behind the Gaussians."""
+    return torch.full((3,), float((options.background or source.background) == "white"))
 
 
 def _viewpoint(splats: Splats, source: Source, options: Options) -> Viewpoint:

@@ -42,6 +42,10 @@ def splats_of(degree: int, count: int = 600) -> Splats:
     return Splats.of(gaussians)
 
 
+def grey(splats: Splats) -> np.ndarray:
+    return np.full((len(splats), 3), 0.5, dtype=np.float32)
+
+
 def half_steps(values: np.ndarray, steps: int) -> float:
     """Half of the largest step that `values` [n, 3] can take between the bounds of a chunk."""
     return float(np.ptp(values, axis=0).max()) / steps / 2 + EPSILON
@@ -70,13 +74,13 @@ def test_a_compressed_ply_reads_as_it_was_written(tmp_path, reader, degree):
 def test_a_splat_reads_as_it_was_written_without_view_dependence(tmp_path, reader, degree):
     ours = splats_of(degree)
     path = tmp_path / "a.splat"
-    path.write_bytes(splat.encode(ours))
+    colours = np.clip(ours.sh0 * C0 + 0.5, 0.0, 1.0)
+    path.write_bytes(splat.encode(ours, colours))
     assert path.stat().st_size == 32 * len(ours)
     read = matched(READERS[reader](path, tmp_path), ours)
     assert read.degree == 0
     np.testing.assert_array_equal(read.means, ours.means)
     np.testing.assert_allclose(read.log_scales, ours.log_scales, atol=EPSILON)
-    colours = np.clip(ours.sh0 * C0 + 0.5, 0.0, 1.0)
     assert np.abs(read.sh0 * C0 + 0.5 - colours).max() <= 0.5 / 255 + EPSILON
     assert np.abs(read.opacities - ours.opacities).max() <= 0.5 / 255 + EPSILON
     # half a step of 1/128; readers that take the bytes for [-1, 1] instead of around 128 are off by another
@@ -152,7 +156,7 @@ def test_spz_leaves_out_what_strays_and_refuses_what_never_fits():
 
 def test_the_most_important_gaussian_of_a_splat_comes_first():
     ours = splats_of(0)
-    content = np.frombuffer(splat.encode(ours), dtype="<f4").reshape(-1, 8)
+    content = np.frombuffer(splat.encode(ours, grey(ours)), dtype="<f4").reshape(-1, 8)
     largest = np.argmax(ours.opacities * np.exp(np.sort(ours.log_scales, axis=1)[:, 1:].sum(axis=1)))
     np.testing.assert_array_equal(content[0, :3], ours.means[largest])
 
@@ -166,7 +170,7 @@ def test_chunks_may_be_partly_filled_and_hold_equal_gaussians(tmp_path, count, a
     for name, content in (
         ("a.compressed.ply", compressed_ply.encode(ours)),
         ("a.spz", spz.encode(ours).content),
-        ("a.splat", splat.encode(ours)),
+        ("a.splat", splat.encode(ours, grey(ours))),
     ):
         path = tmp_path / name
         path.write_bytes(content)
@@ -192,7 +196,7 @@ def test_extreme_gaussians_become_finite_files(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(ours.quats, axis=1), 1.0, atol=1e-6)
     (tmp_path / "a.compressed.ply").write_bytes(compressed_ply.encode(ours))
     (tmp_path / "a.spz").write_bytes(spz.encode(ours).content)
-    packed = np.frombuffer(splat.encode(ours), dtype="<f4").reshape(-1, 8)
+    packed = np.frombuffer(splat.encode(ours, grey(ours)), dtype="<f4").reshape(-1, 8)
     assert np.isfinite(packed[:, :6]).all()
     for read, count in (
         (gsply.plyread(tmp_path / "a.compressed.ply"), 599),
@@ -204,7 +208,11 @@ def test_extreme_gaussians_become_finite_files(tmp_path):
 
 
 def test_the_same_gaussians_give_the_same_bytes():
-    for encode in (compressed_ply.encode, splat.encode, lambda s: spz.encode(s).content):
+    for encode in (
+        compressed_ply.encode,
+        lambda s: splat.encode(s, grey(s)),
+        lambda s: spz.encode(s).content,
+    ):
         assert encode(splats_of(2)) == encode(splats_of(2))
 
 
