@@ -16,7 +16,7 @@ from tqdm import tqdm
 from gaussian_model import Gaussians
 from gaussian_model.spherical_harmonics import C0, rgb_to_sh, sh_to_rgb
 from rasterizer.reference import sh_basis
-from scene import Camera, project
+from scene import Camera
 
 _MOST_CAMERAS = 64  # of a capture, spread evenly over it
 _LONGEST_SIDE = 512  # pixels; colours vary slowly enough, and time goes with the area
@@ -25,7 +25,7 @@ _HELD = 0.1  # pixels: a colour is held to its start as if so much of one showed
 _FIRST_RATE, _LAST_RATE = 0.05, 0.005  # of Adam, in units of the coefficient (0.05 is 0.014 in colour)
 
 
-def mean_colours(gaussians: Gaussians, cameras: Sequence[Camera]) -> Tensor:
+def mean_colours(gaussians: Gaussians, cameras: Sequence[Camera], *, quiet: bool = True) -> Tensor:
     """The mean colour of each Gaussian over the cameras that have it in their picture, [N, 3] in [0, 1].
 
     What no camera has takes the mean over all; without cameras, the colour is that of SH degree 0.
@@ -34,8 +34,9 @@ def mean_colours(gaussians: Gaussians, cameras: Sequence[Camera]) -> Tensor:
     if not cameras:
         return sh_to_rgb(state["sh0"][:, 0]).clamp(0.0, 1.0)
     chosen = spread_evenly(cameras, _MOST_CAMERAS)
-    parts = [_mean_colours(state, rows, chosen, gaussians.max_sh_degree) for rows in _parts(len(gaussians))]
-    return torch.cat(parts)
+    disable = True if quiet else None  # None: drawn on terminals only
+    bar = tqdm(_parts(len(gaussians)), desc="mean colours", leave=False, disable=disable)
+    return torch.cat([_mean_colours(state, rows, chosen, gaussians.max_sh_degree) for rows in bar])
 
 
 def fit_colours(
@@ -126,11 +127,18 @@ def _mean_colours(state: dict[str, Tensor], rows: slice, cameras: Sequence[Camer
         direction = torch.nn.functional.normalize(means - camera.center.cpu(), dim=-1)
         colour = torch.einsum("nk,nkc->nc", sh_basis(degree, direction), coefficients) + 0.5
         colour = colour.clamp(0.0, 1.0)
-        inside = torch.from_numpy(project(camera, means.numpy()).inside).unsqueeze(-1)
+        inside = _in_picture(camera, means).unsqueeze(-1)
         everywhere += colour
         in_picture += torch.where(inside, colour, torch.zeros(()))
         seen += inside
     return torch.where(seen > 0, in_picture / seen.clamp_min(1.0), everywhere / len(cameras))
+
+
+def _in_picture(camera: Camera, means: Tensor) -> Tensor:
+    """Whether points [n, 3] are in front of a camera and in its picture: [n]. `scene.project`, but in float32."""
+    local = means @ camera.viewmat[:3, :3].cpu().T + camera.viewmat[:3, 3].cpu()
+    x, y, z = (local @ camera.K.cpu().T).unbind(-1)
+    return (z > 0) & (x >= 0) & (x < camera.width * z) & (y >= 0) & (y < camera.height * z)
 
 
 def _parts(count: int) -> list[slice]:

@@ -169,7 +169,7 @@ def _write(
 def _flat_colours(source: Source, kept: Gaussians, options: Options) -> Floats:
     """Colours [N, 3] of what is kept, for the formats without view dependence."""
     cameras = [named.camera for named in source.cameras]
-    colours = mean_colours(kept, cameras)
+    colours = mean_colours(kept, cameras, quiet=options.quiet)
     steps = _FIT_STEPS if options.fit_steps is None else options.fit_steps
     if cameras and steps and (kept.max_sh_degree > 0 or options.max_gaussians):
         backend = available_backends()[0]
