@@ -135,7 +135,7 @@ def _mean_colours(state: dict[str, Tensor], rows: slice, cameras: Sequence[Camer
 
 
 def _in_picture(camera: Camera, means: Tensor) -> Tensor:
-    """Whether points [n, 3] are in front of a camera and in its picture: [n]. `scene.project`, but in float32."""
+    """Whether points [n, 3] are in front of a camera and in its picture: [n]. `project`, but in float32."""
     local = means @ camera.viewmat[:3, :3].cpu().T + camera.viewmat[:3, 3].cpu()
     x, y, z = (local @ camera.K.cpu().T).unbind(-1)
     return (z > 0) & (x >= 0) & (x < camera.width * z) & (y >= 0) & (y < camera.height * z)

@@ -66,13 +66,23 @@ class Options:
     """No progress bar."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Exports what the command line asks for."""
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Reads the command line.
+
+    Raises:
+        UserError: a number without meaning, or an option in vain.
+    """
     options = tyro.cli(
         Options, args=arguments, prog="scripts/export", use_underscores=True,
         config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
     _check(options)
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exports what the command line asks for."""
+    options = parse(arguments)
     threads = options.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     set_threads(threads)
