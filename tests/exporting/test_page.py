@@ -25,7 +25,7 @@ from gaussian_model.spherical_harmonics import rgb_to_sh
 from scene import Camera, load_scene
 from scene.config import SceneConfig
 from scene.geometry import camera_at, look_along
-from tests.exporting.browser import NAMES, browser_page, find_chromium
+from tests.exporting.browser import NAMES, find_chromium, open_browser
 from tests.gaussian_model.models import random_gaussians
 
 WIDTH, HEIGHT = 320, 240
@@ -36,12 +36,13 @@ KNOWN = "computeBoundingSphere(): Computed radius is NaN"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page():
     """A browser's tab, or a skip that says what is missing."""
+    pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
     program = find_chromium()
     if program is None:
         pytest.skip(f"no browser to look at pages with ($CHROMIUM, or {', '.join(NAMES)} on the path)")
-    with browser_page(program, tmp_path_factory.mktemp("browser")) as tab:
+    with open_browser(program) as tab:
         yield tab
 
 
