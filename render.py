@@ -27,7 +27,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
 from configs import Config, load_saved_config
-from engine import OutputFolder, checkpoint_path, device_for, load_checkpoint, run_command
+from engine import OutputFolder, device_for, load_finished, run_command
 from errors import UserError
 from evaluation import evaluate, film, load_perceptual, write_report
 from gaussian_model import Gaussians, load_ply
@@ -173,24 +173,7 @@ def load_gaussians(options: Options) -> tuple[int, Gaussians]:
         named = re.search(r"iteration_(\d+)", str(options.ply))
         iteration = options.iteration if options.iteration >= 0 else int(named[1]) if named else 0
         return iteration, load_ply(options.ply)
-    folder = OutputFolder(options.model_path)
-    saved = set()
-    for pattern in ("point_cloud/iteration_*/point_cloud.ply", "checkpoints/iteration_*.pt"):
-        names = (str(path.relative_to(folder.path)) for path in folder.path.glob(pattern))
-        saved |= {int(number) for name in names for number in re.findall(r"iteration_(\d+)", name)}
-    if not saved or (options.iteration >= 0 and options.iteration not in saved):
-        have = ", ".join(map(str, sorted(saved))) or "none"
-        wanted = "any iteration" if options.iteration < 0 else f"iteration {options.iteration}"
-        raise UserError(
-            f"{folder.path}: expected Gaussians of {wanted}, got those of iterations: {have}; "
-            "choose one by --iteration, or train first"
-        )
-    iteration = options.iteration if options.iteration >= 0 else max(saved)
-    ply = folder.point_cloud(iteration)
-    if ply.is_file():
-        return iteration, load_ply(ply)
-    payload = load_checkpoint(checkpoint_path(folder.checkpoints, iteration))
-    return iteration, Gaussians.from_tensors(payload["gaussians"])
+    return load_finished(OutputFolder(options.model_path), options.iteration)
 
 
 def load_views(options: Options, config: Config) -> Scene | None:

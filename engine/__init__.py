@@ -15,8 +15,9 @@ from engine.checkpoint import (
     restore,
     save_checkpoint,
 )
-from engine.command import Stopped, StopRequest, add_facts, run_command
+from engine.command import DISK_FULL, Stopped, StopRequest, add_facts, run_command
 from engine.device import device_for
+from engine.finished import load_finished
 from engine.memory import peak_memory_gib
 from engine.output import OutputError, OutputFolder, claim_output
 from engine.schedule import is_due
@@ -25,6 +26,7 @@ from engine.state import TrainingState
 from engine.tracker import Tracker
 
 __all__ = [
+    "DISK_FULL",
     "CheckpointError",
     "OutputError",
     "OutputFolder",
@@ -40,6 +42,7 @@ __all__ = [
     "is_due",
     "latest_checkpoint",
     "load_checkpoint",
+    "load_finished",
     "peak_memory_gib",
     "prune_checkpoints",
     "restore",

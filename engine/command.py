@@ -152,7 +152,7 @@ def _report(error: BaseException) -> int:
     elif isinstance(error, OSError) and error.errno in DISK_FULL:
         code = 4
         where = f" writing {error.filename}" if error.filename else ""
-        _say(f"error: the disk is full{where} ({error.strerror}): free some space, or choose another -m")
+        _say(f"error: the disk is full{where} ({error.strerror}): free some space, or choose another folder")
     else:
         code = 1
         traceback.print_exception(error)

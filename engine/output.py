@@ -8,6 +8,7 @@ processes from working in one folder at the same time.
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
     "video/ours_*/*.mp4",
     "video/ours_*/*/*.png",
 )
+_EXPORTED = (".html", ".spz", ".splat", ".compressed.ply", ".ply")  # export/NAME.*, NAME being the run's
 _RUN = (
     *("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*"),
     "teachers/teacher_*.ply",
@@ -151,12 +153,14 @@ class OutputFolder:
 
     def clear(self) -> None:
         """Removes the files of a run, by name, and folders left empty; all else stays and is reported."""
-        leftovers = {f"{Path(pattern).parent}/.*.tmp*" for pattern in _OWN}  # of killed writes
-        for pattern in (*_OWN, *leftovers):
+        name = glob.escape(self.path.resolve().name)
+        own = (*_OWN, *(f"export/{name}{ending}" for ending in _EXPORTED))
+        leftovers = {f"{Path(pattern).parent}/.*.tmp*" for pattern in own}  # of killed writes
+        for pattern in (*own, *leftovers):
             for path in self.path.glob(pattern):
                 if path.is_file() and not _through_link(path, self.path):
                     path.unlink()
-        for folder in ("point_cloud", "checkpoints", "teachers", "test", "train", "video"):
+        for folder in ("point_cloud", "checkpoints", "teachers", "test", "train", "video", "export"):
             _remove_empty(self.path / folder)
         left = sorted(path.name for path in self.path.iterdir() if path.name != _LOCK)
         if left:

@@ -18,6 +18,7 @@ import render
 from benchmarks import quality
 from configs import Config, parse_command_line, save_config
 from depth_priors import DepthPrior
+from exporting import command as exporting_command
 from gaussian_model import GaussianAdam, Gaussians, ModelConfig, OptimConfig
 from losses import depth as depth_losses
 from scene import Camera, Points, Scene, View
@@ -101,10 +102,14 @@ def test_commands_of_rendering_are_known(line: str):
     assert render.parse(shlex.split(line)[2:]).model_path != Path()
 
 
-@_that_begin("scripts/convert ", "scripts/benchmark_quality ")
+@_that_begin("scripts/convert ", "scripts/export ", "scripts/benchmark_quality ")
 def test_commands_of_scripts_are_known(line: str):
     script, *words = shlex.split(line)
-    parse = {"scripts/convert": convert_photos.parse, "scripts/benchmark_quality": quality.parse}[script]
+    parse = {
+        "scripts/convert": convert_photos.parse,
+        "scripts/export": exporting_command.parse,
+        "scripts/benchmark_quality": quality.parse,
+    }[script]
     parse(words)
 
 

@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "configs": {"depth_priors", "gaussian_model", "losses", "rasterizer", "scene"},
     "reporting": {"configs", "evaluation", "scene"},
     "showing": {"configs", "depth_priors", "engine", "evaluation", "gaussian_model", "reporting", "scene"},
+    "exporting": {"configs", "engine", "gaussian_model", "native", "rasterizer", "scene"},
     "viewer": {"configs", "engine", "evaluation", "gaussian_model", "native", "rasterizer", "scene"},
 }
 COMMANDS = {"train", "render", "benchmarks"}  # may import everything, and nobody imports them

@@ -74,6 +74,21 @@ def test_overwriting_removes_what_runs_write_and_nothing_else(run, caplog):
     assert not (run / "test").exists() and not (run / "checkpoints").exists()
 
 
+def test_overwriting_removes_what_was_exported_under_the_runs_name(run):
+    named = [
+        write(run / "export" / f"{run.name}{e}")
+        for e in (".html", ".spz", ".splat", ".compressed.ply", ".ply")
+    ]
+    other = write(run / "export" / "other.spz")
+    with claim_output(run, overwrite=True):
+        pass
+    assert not any(path.exists() for path in named) and other.is_file()
+    other.unlink()
+    with claim_output(run, overwrite=True):
+        pass
+    assert not (run / "export").exists()
+
+
 def test_overwriting_refuses_a_folder_that_no_run_of_ours_made(tmp_path):
     write(tmp_path / "config.yaml", "name: another tool\n")
     write(tmp_path / "checkpoints" / "iteration_5.pt")

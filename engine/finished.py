@@ -1,0 +1,41 @@
+"""The Gaussians that a run has left in its output folder."""
+
+from __future__ import annotations
+
+import re
+
+from engine.checkpoint import checkpoint_path, load_checkpoint
+from engine.output import OutputFolder
+from errors import UserError
+from gaussian_model import Gaussians, load_ply
+
+_PLACES = ("point_cloud/iteration_*/point_cloud.ply", "checkpoints/iteration_*.pt")
+
+
+def load_finished(folder: OutputFolder, iteration: int = -1) -> tuple[int, Gaussians]:
+    """Reads a run's Gaussians and their iteration: its .ply, or where there is none its checkpoint.
+
+    Args:
+        folder: any folder of the 3DGS layout, also another trainer's.
+        iteration: which of the saved ones; -1 is the newest.
+
+    Raises:
+        UserError: there are none, or a file is damaged.
+    """
+    saved = set()
+    for pattern in _PLACES:
+        names = (str(path.relative_to(folder.path)) for path in folder.path.glob(pattern))
+        saved |= {int(number) for name in names for number in re.findall(r"iteration_(\d+)", name)}
+    if not saved or (iteration >= 0 and iteration not in saved):
+        have = ", ".join(map(str, sorted(saved))) or "none"
+        wanted = "any iteration" if iteration < 0 else f"iteration {iteration}"
+        raise UserError(
+            f"{folder.path}: expected Gaussians of {wanted}, got those of iterations: {have}; "
+            "choose one by --iteration, or train first"
+        )
+    chosen = iteration if iteration >= 0 else max(saved)
+    ply = folder.point_cloud(chosen)
+    if ply.is_file():
+        return chosen, load_ply(ply)
+    payload = load_checkpoint(checkpoint_path(folder.checkpoints, chosen))
+    return chosen, Gaussians.from_tensors(payload["gaussians"])
