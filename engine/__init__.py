@@ -17,7 +17,7 @@ from engine.checkpoint import (
 )
 from engine.command import DISK_FULL, Stopped, StopRequest, add_facts, run_command
 from engine.device import device_for
-from engine.finished import load_finished
+from engine.finished import load_finished, load_iteration, saved_iterations
 from engine.memory import peak_memory_gib
 from engine.output import OutputError, OutputFolder, claim_output
 from engine.schedule import is_due
@@ -43,10 +43,12 @@ __all__ = [
     "latest_checkpoint",
     "load_checkpoint",
     "load_finished",
+    "load_iteration",
     "peak_memory_gib",
     "prune_checkpoints",
     "restore",
     "run_command",
     "save_checkpoint",
+    "saved_iterations",
     "seed_everything",
 ]

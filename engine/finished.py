@@ -12,8 +12,30 @@ from gaussian_model import Gaussians, load_ply
 _PLACES = ("point_cloud/iteration_*/point_cloud.ply", "checkpoints/iteration_*.pt")
 
 
+def saved_iterations(folder: OutputFolder) -> tuple[int, ...]:
+    """The iterations whose Gaussians are in a run's folder, as .ply or in a checkpoint, ascending."""
+    found = set()
+    for pattern in _PLACES:
+        names = (str(path.relative_to(folder.path)) for path in folder.path.glob(pattern))
+        found |= {int(number) for name in names for number in re.findall(r"iteration_(\d+)", name)}
+    return tuple(sorted(found))
+
+
+def load_iteration(folder: OutputFolder, iteration: int) -> Gaussians:
+    """Reads the Gaussians of one of `saved_iterations`: its .ply, or where there is none its checkpoint.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    ply = folder.point_cloud(iteration)
+    if ply.is_file():
+        return load_ply(ply)
+    payload = load_checkpoint(checkpoint_path(folder.checkpoints, iteration))
+    return Gaussians.from_tensors(payload["gaussians"])
+
+
 def load_finished(folder: OutputFolder, iteration: int = -1) -> tuple[int, Gaussians]:
-    """Reads a run's Gaussians and their iteration: its .ply, or where there is none its checkpoint.
+    """Reads a run's Gaussians and their iteration.
 
     Args:
         folder: any folder of the 3DGS layout, also another trainer's.
@@ -22,20 +44,13 @@ def load_finished(folder: OutputFolder, iteration: int = -1) -> tuple[int, Gauss
     Raises:
         UserError: there are none, or a file is damaged.
     """
-    saved = set()
-    for pattern in _PLACES:
-        names = (str(path.relative_to(folder.path)) for path in folder.path.glob(pattern))
-        saved |= {int(number) for name in names for number in re.findall(r"iteration_(\d+)", name)}
+    saved = saved_iterations(folder)
     if not saved or (iteration >= 0 and iteration not in saved):
-        have = ", ".join(map(str, sorted(saved))) or "none"
+        have = ", ".join(map(str, saved)) or "none"
         wanted = "any iteration" if iteration < 0 else f"iteration {iteration}"
         raise UserError(
             f"{folder.path}: expected Gaussians of {wanted}, got those of iterations: {have}; "
             "choose one by --iteration, or train first"
         )
-    chosen = iteration if iteration >= 0 else max(saved)
-    ply = folder.point_cloud(chosen)
-    if ply.is_file():
-        return chosen, load_ply(ply)
-    payload = load_checkpoint(checkpoint_path(folder.checkpoints, chosen))
-    return chosen, Gaussians.from_tensors(payload["gaussians"])
+    chosen = iteration if iteration >= 0 else saved[-1]
+    return chosen, load_iteration(folder, chosen)

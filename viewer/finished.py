@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from configs import Config, load_saved_config
-from engine import OutputFolder, checkpoint_path, device_for, load_checkpoint
+from engine import OutputFolder, device_for, load_iteration, saved_iterations
 from errors import UserError
 from gaussian_model import Gaussians, load_ply
 from scene import SceneError, load_scene, read_cameras_json
@@ -94,21 +94,11 @@ def find(path: Path, source: Path | None = None) -> Finished:
     return Finished(
         path.resolve().name,
         iterations,
-        lambda iteration: _load(folder, iteration),
+        lambda iteration: load_iteration(folder, iteration),
         stands,
         (background[0], background[1], background[2]),
         config.model.antialiased,
     )
-
-
-def saved_iterations(folder: OutputFolder) -> tuple[int, ...]:
-    """The iterations whose Gaussians are in a run's folder, as .ply or in a checkpoint, ascending."""
-    found = set()
-    for pattern in ("point_cloud/iteration_*/point_cloud.ply", "checkpoints/iteration_*.pt"):
-        for path in folder.path.glob(pattern):
-            number = re.search(r"iteration_(\d+)", str(path.relative_to(folder.path)))
-            found |= {int(number[1])} if number else set()
-    return tuple(sorted(found))
 
 
 class Exhibition:
@@ -195,20 +185,6 @@ def view(exhibition: Exhibition) -> None:
     finally:
         exhibition.close()
     raise UserError("the viewer was given up after the warnings above: start it again")
-
-
-def _load(folder: OutputFolder, iteration: int) -> Gaussians:
-    """A run's Gaussians of an iteration, from the .ply or else the checkpoint.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    ply = folder.point_cloud(iteration)
-    if ply.is_file():
-        return load_ply(ply)
-    return Gaussians.from_tensors(
-        load_checkpoint(checkpoint_path(folder.checkpoints, iteration))["gaussians"]
-    )
 
 
 def _stands(source: Path, config: Config, on_record: Path | None) -> tuple[list[Stand], Tensor]:
