@@ -110,7 +110,7 @@ def test_where_stereo_is_impossible_the_points_are_taken_and_then_nothing(near_v
     own = Points(points.xyz, points.rgb, points.seen[:, :1])
     alone = Scene(tuple(views[:1]), (), own, 1.0, Path())
     priors, line = _chosen(alone, depth_prior="mvs")
-    assert "sfm (depth_prior mvs; stereo is impossible here), 1 of 1 views" in line
+    assert "sfm (depth_prior mvs; stereo is impossible here), 1 of 1 view" in line
     assert 12 <= int((priors[0].value > 0).sum()) <= len(points)
     twins = Scene((views[0], replace(views[0], name="twin.png")), (), own_twice(points), 1.0, Path())
     priors, line = _chosen(twins)
