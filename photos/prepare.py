@@ -34,7 +34,6 @@ RECORD = "convert.json"
 FORMAT = 1
 PLACED = 0.5
 """Share of the photographs that must be placed for a scene to be of use."""
-STAGES = {"features": "features", "matches": "matches", "poses": "poses"}
 _LAST_LINES = 5
 
 
@@ -285,9 +284,7 @@ def _show(stream: Any, quiet: bool) -> None:
             if bar is not None:
                 bar.close()
             shown = stage
-            bar = tqdm(
-                total=total, desc=STAGES.get(stage, stage), leave=False, disable=True if quiet else None
-            )
+            bar = tqdm(total=total, desc=stage, leave=False, disable=True if quiet else None)
         if bar is not None:
             bar.update(done - bar.n)
     if bar is not None:
