@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from configs.config_error import ConfigError
 from configs.presets import FEW_VIEWS, load_preset
 from configs.scaling import scale_schedules
 from configs.schema import Config
@@ -49,9 +50,13 @@ def preset_behind(name: str, n_train_views: int | None, iterations: int | None) 
 def chosen_options(config: Config, n_train_views: int) -> dict[str, Any]:
     """What tells a run from others, by dotted name: preset, number of views, what differs from the preset.
 
-    Values are plain: numbers, switches, text; of lists their text.
+    Values are plain: numbers, switches, text; of lists their text. A preset that has gone is replaced by
+    the defaults.
     """
-    preset = preset_behind(config.config, n_train_views, config.iterations)
+    try:
+        preset = preset_behind(config.config, n_train_views, config.iterations)
+    except ConfigError:  # a file of the user's that has gone since: a run must not end by that
+        preset = Config()
     found: dict[str, Any] = {"preset": config.config, "train_views": n_train_views}
     for name, _ in walk(Config):
         value, usual = (to_plain(operator.attrgetter(name)(options)) for options in (config, preset))

@@ -400,6 +400,8 @@ def test_what_was_chosen_is_what_differs_from_the_scaled_preset():
     other = parse("--config", "quick", "--loss.lambda_dssim", "0.3", "--test_iterations", "3", "5", views=3)
     chosen = chosen_options(other, 3)
     assert chosen["loss.lambda_dssim"] == 0.3 and chosen["test_iterations"] == "[3, 5]"
+    gone = chosen_options(dataclasses.replace(other, config="gone.yaml"), 3)
+    assert gone["preset"] == "gone.yaml" and gone["loss.lambda_dssim"] == 0.3
 
 
 def test_the_depth_loss_has_a_short_name():
