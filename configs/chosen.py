@@ -29,22 +29,25 @@ ALWAYS = ("iterations", "seed", "batch_size", "scene.resolution", "depth.init", 
 """Worth comparing between runs even where they are the preset's."""
 
 
-def preset_behind(name: str, n_train_views: int | None, iterations: int | None) -> Config:
-    """The preset that a run started from, as it is today, scaled to the run's length.
+def preset_behind(name: str, n_train_views: int | None, iterations: int | None) -> tuple[Config, bool]:
+    """The preset that a run started from, as it is today, scaled to the run's length; and if it is there.
+
+    A file of the user's may have gone since, which must not end a run, nor a report: then the defaults are
+    what there is to compare with.
 
     Args:
         name: a preset, or "" for the defaults.
         n_train_views: decides whether its section `few_views` counts; None = it does not.
         iterations: the run's; None = the preset's own.
-
-    Raises:
-        ConfigError: there is no such preset, or its schedules contradict each other at that length.
     """
     few = n_train_views is not None and n_train_views <= FEW_VIEWS
-    preset = load_preset(name, few_views=few) if name else Config()
-    if iterations and iterations != preset.iterations:
-        preset = scale_schedules(preset, iterations / preset.iterations)
-    return preset
+    try:
+        preset = load_preset(name, few_views=few) if name else Config()
+        if iterations and iterations != preset.iterations:
+            preset = scale_schedules(preset, iterations / preset.iterations)
+    except (ConfigError, OSError):
+        return Config(), False
+    return preset, True
 
 
 def chosen_options(config: Config, n_train_views: int) -> dict[str, Any]:
@@ -53,10 +56,7 @@ def chosen_options(config: Config, n_train_views: int) -> dict[str, Any]:
     Values are plain: numbers, switches, text; of lists their text. A preset that has gone is replaced by
     the defaults.
     """
-    try:
-        preset = preset_behind(config.config, n_train_views, config.iterations)
-    except ConfigError:  # a file of the user's that has gone since: a run must not end by that
-        preset = Config()
+    preset, _ = preset_behind(config.config, n_train_views, config.iterations)
     found: dict[str, Any] = {"preset": config.config, "train_views": n_train_views}
     for name, _ in walk(Config):
         value, usual = (to_plain(operator.attrgetter(name)(options)) for options in (config, preset))

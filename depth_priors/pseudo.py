@@ -76,7 +76,7 @@ def know_pseudo_views(
     generator = torch.Generator().manual_seed(wish.seed)
     source = PseudoCameras(scene.train, wish.cameras, scene.points.xyz, reach=wish.reach)
     cameras = tuple(source.draw(generator) for _ in range(wish.count))
-    told = [f"{wish.count} ({source.kind})"]
+    told = [f"pseudo views: {wish.count} ({source.kind})"]
     places = torch.stack([camera.center for camera in cameras])
     if wish.count > 1 and bool((places - places[0]).abs().max() <= 1e-6 * places.abs().max()):
         _log.warning(
@@ -100,7 +100,8 @@ def know_pseudo_views(
     if wish.warped or from_stereo:
         new_views = NewViews(scene.train, stereo.priors)
         if len(new_views) < FEWEST_POINTS:
-            return _without_stereo(cameras, wish, estimate, told)
+            _miss_stereo(wish)
+            return PseudoKnowledge(cameras, (), (), estimate, f"{told[0]}, depth unknown")
         for i, camera in enumerate(
             tqdm(cameras, desc="pseudo views", unit="view", leave=False, disable=True if quiet else None)
         ):
@@ -113,15 +114,12 @@ def know_pseudo_views(
         tuple(warped) if wish.warped else (),
         tuple(priors) if from_stereo else (),
         estimate,
-        f"pseudo views: {', '.join(told)}",
+        ", ".join(told),
     )
 
 
-def _without_stereo(
-    cameras: tuple[Camera, ...], wish: PseudoWish, estimate: Callable[[Tensor], DepthPrior | None] | None,
-    told: list[str],
-) -> PseudoKnowledge:  # fmt: skip
-    """What is left where stereo finds too little to say anything of other places.
+def _miss_stereo(wish: PseudoWish) -> None:
+    """Says what is missing where stereo finds too little to show anything from other places.
 
     Raises:
         UserError: it was asked for by name.
@@ -136,7 +134,6 @@ def _without_stereo(
         "pseudo views: no depth network, and stereo finds too little in these photographs to stand in for "
         "one: --pseudo.depth has no effect"
     )
-    return PseudoKnowledge(cameras, (), (), estimate, f"pseudo views: {told[0]}, depth unknown")
 
 
 class Estimator:

@@ -13,10 +13,12 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from exporting.splats import Splats, morton_order
 from exporting.viewpoint import Viewpoint
+from gaussian_model import rotation_matrices
 
 _DISTANCE = 10.0  # from the eye to what it turns about, units of the page
 _REACH = 1000.0  # what is farther away than 100 times that distance would cost all others their order
@@ -78,13 +80,7 @@ def encode(
 
 def _covariances(splats: Splats, scale: float) -> NDArray[np.float32]:
     """[N, 3, 3] in units of the page, squared."""
-    w, x, y, z = splats.quats.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    rotations = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    rotations = rotation_matrices(torch.from_numpy(splats.quats)).numpy()
     sizes = np.exp(np.minimum(splats.log_scales + np.log(scale), np.log(_LARGEST)))
     axes = (rotations * sizes[:, None, :]).astype(np.float32)
     return axes @ axes.transpose(0, 2, 1)

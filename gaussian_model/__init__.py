@@ -29,6 +29,7 @@ from gaussian_model.optimizer import (
 from gaussian_model.parameters import KEYS
 from gaussian_model.ply import PlyError, load_ply, save_ply
 from gaussian_model.regularise import RegulariseConfig, dropout_factors, dropped_sh_degree, hold_in_shape
+from gaussian_model.rotation import rotation_matrices
 
 __all__ = [
     "KEYS",
@@ -55,6 +56,7 @@ __all__ = [
     "load_ply",
     "means_learning_rate",
     "random_points",
+    "rotation_matrices",
     "save_ply",
     "set_learning_rates",
 ]

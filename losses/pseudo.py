@@ -90,7 +90,8 @@ class PseudoConfig:
 
     def counts_within(self, iterations: int) -> bool:
         """Whether a pseudo view counts in any iteration of a run; a short run's schedule may leave none."""
-        return any(self.share(iteration) > 0.0 for iteration in range(1, iterations + 1))
+        last = min(iterations, self.until - 1) if self.until else iterations
+        return self.wanted and last - last % self.every > self.start
 
     def teachers_of(self, iterations: int) -> int:
         """How many teachers a run of so many iterations has use for."""

@@ -143,12 +143,18 @@ def convert(source: Path, target: Path, config: SfmConfig, *, threads: int, quie
             shutil.rmtree(work / "frames")
         found = _reconstruct(copied, work, config, threads, quiet)
         _judge(source, found)
+        warnings = [words for words in (left_out(found), only_turned(found)) if words]
+        masks = source / "masks"
         if config.undistort:
             _undistort(work)
-        elif (masks := source / "masks").is_dir():
+            if masks.is_dir():
+                warnings.append(
+                    f"{masks}: left out, as they fit photographs with the lens's distortion: without "
+                    "--undistort they are used, and training undistorts both"
+                )
+        elif masks.is_dir():
             shutil.copytree(masks, work / "masks")
         lines = [summary(found, time.perf_counter() - began)]
-        warnings = [words for words in (left_out(found), only_turned(found)) if words]
         record = {"format": FORMAT, "digest": digest, "source": str(source), "config": asdict(config)}
         record |= {"found": found, "lines": lines, "warnings": warnings}
         write_bytes(work / RECORD, (json.dumps(record, indent=1) + "\n").encode())

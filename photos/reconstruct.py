@@ -211,6 +211,7 @@ def _map(
             if model is not None:
                 models.append(model)
             placed = max((m.num_reg_images() for m in models), default=0)
+            models = [m for m in models if m.num_reg_images() == placed]  # no other can be the best one
             if placed == count and count > FEW:
                 return _best(models), attempts
         if placed == count:
@@ -219,11 +220,9 @@ def _map(
 
 
 def _best(models: list[pycolmap.Reconstruction]) -> pycolmap.Reconstruction | None:
-    """The model of most photographs; among those of about as many points, the one of the least error."""
-    most = max((model.num_reg_images() for model in models), default=0)
-    widest = [model for model in models if model.num_reg_images() == most]
-    seen = max((model.compute_num_observations() for model in widest), default=0)
-    rich = [model for model in widest if model.compute_num_observations() >= ABOUT_AS_MANY * seen]
+    """Of models of as many photographs and about as many points, the one of the least error."""
+    seen = max((model.compute_num_observations() for model in models), default=0)
+    rich = [model for model in models if model.compute_num_observations() >= ABOUT_AS_MANY * seen]
     return min(rich, key=lambda model: model.compute_mean_reprojection_error(), default=None)
 
 

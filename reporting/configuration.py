@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from configs import OF_THE_CALL, Config, preset_behind, to_plain
-from errors import UserError
+from configs import OF_THE_CALL, preset_behind, to_plain
 from reporting.run import Run, flat, number, text
 
 
@@ -59,11 +58,10 @@ def shown(value: Any) -> str:
 def _base(run: Run) -> tuple[dict[str, Any], str]:
     """The preset's values by dotted name, and what they are, in words."""
     name, views, length = text(run.options, "config"), number(run.summary, "train_views"), run.iterations
-    try:
-        preset = preset_behind(name, None if views is None else int(views), length)
-        words = f"the preset {name}" if name else "the program's defaults"
-        if length and length != preset_behind(name, None, None).iterations:
-            words += f", its schedules scaled to {length:,} iterations"
-    except (UserError, OSError):
-        preset, words = Config(), f"the program's defaults (the preset {name} is not there any more)"
+    preset, there = preset_behind(name, None if views is None else int(views), length)
+    words = f"the preset {name}" if name and there else "the program's defaults"
+    if not there:
+        words += f" (the preset {name} is not there any more)"
+    elif length and length != preset_behind(name, None, None)[0].iterations:
+        words += f", its schedules scaled to {length:,} iterations"
     return dict(flat(to_plain(preset))), words

@@ -27,6 +27,7 @@ from viewer.painter import Style
 from viewer.panel import Steps
 from viewer.server import ViewerError, url_of, where
 from viewer.session import Moment, Session
+from viewer.setting import Setting
 from viewer.stands import Stand, stands_of, stands_on_record
 
 _SIDE = 1024  # pixels; larger side of a rendered picture at first
@@ -136,9 +137,10 @@ class Exhibition:
         steps = Steps(finished.iterations, training=False)
         title = f"Fewsplat: {finished.title}"
         try:
-            self._session = Session(
-                (host, port), title, self.frame, finished.stands, self.board, steps, style, self._faults
+            setting = Setting(
+                (host, port), title, self.frame, finished.stands, self.board, steps, self._faults
             )
+            self._session = Session(setting, style)
         except TimeoutError as error:
             raise ViewerError(f"the viewer does not open ({error}): try another port") from error
         self.port = self._session.page.port

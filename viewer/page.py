@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from viewer.board import Board
-from viewer.faults import Faults
-from viewer.frame import Frame, Pose
+from viewer.frame import Pose
 from viewer.history import History
-from viewer.panel import Panel, Steps
+from viewer.panel import Panel
 from viewer.server import close_server, open_server
+from viewer.setting import Setting
 from viewer.splats import Splats
-from viewer.stands import Stand, Stands
+from viewer.stands import Stands
 
 if TYPE_CHECKING:
     import viser
@@ -34,30 +32,17 @@ class Page:
     """Opens the page; browsers may come from then on.
 
     Args:
-        address: host and port.
-        title: above the controls.
-        frame: the viewer's units.
-        stands: the photographs' cameras.
-        board: gets the wishes of who comes.
-        steps: the iterations that one can look at.
-        faults: hears of errors.
+        setting: what it shows, to whom.
 
     Raises:
         ViewerError, TimeoutError: it cannot be opened.
     """
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        title: str,
-        frame: Frame,
-        stands: Sequence[Stand],
-        board: Board,
-        steps: Steps,
-        faults: Faults,
-    ) -> None:
-        self._frame, self._board, self._steps, self._faults = frame, board, steps, faults
-        self._server = server = open_server(*address, title, faults)
+    def __init__(self, setting: Setting) -> None:
+        frame, stands, board, steps = setting.frame, setting.stands, setting.board, setting.steps
+        self._board, self._steps, self._faults = board, steps, setting.faults
+        faults = setting.faults
+        self._server = server = open_server(*setting.address, setting.title, faults)
         self._lock = threading.Lock()
         self._history = History()
         self._splats: viser.GaussianSplatHandle | None = None

@@ -8,7 +8,7 @@ memory nor the parameters are for two threads at once; the courier takes what co
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,13 +19,10 @@ from gaussian_model import Gaussians
 from scene.geometry import Vector
 from viewer.board import Board
 from viewer.courier import Courier
-from viewer.faults import Faults
-from viewer.frame import Frame
 from viewer.page import Page
 from viewer.painter import Painter, Style
-from viewer.panel import Steps
+from viewer.setting import Setting
 from viewer.splats import LIMIT, take_splats
-from viewer.stands import Stand
 
 REST_S = 0.25  # a camera that has not moved for so long is at rest
 _WORDS_S = 0.5  # between two statuses
@@ -58,35 +55,19 @@ class Session:
     """Opens a page and serves it.
 
     Args:
-        address: host and port.
-        title: above the controls.
-        frame: the viewer's units.
-        stands: the photographs' cameras.
-        board: the wishes.
-        steps: the iterations that one can look at.
+        setting: what it shows, to whom.
         style: how the program renders.
-        faults: hears of errors.
 
     Raises:
         ViewerError, TimeoutError: the page cannot be opened.
     """
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        title: str,
-        frame: Frame,
-        stands: Sequence[Stand],
-        board: Board,
-        steps: Steps,
-        style: Style,
-        faults: Faults,
-    ) -> None:
-        self.board, self._frame, self._stands, self._steps = board, frame, stands, steps
-        self.page = Page(address, title, frame, stands, board, steps, faults)
-        self.courier = Courier(faults)
+    def __init__(self, setting: Setting, style: Style) -> None:
+        self.board, self._frame, self._stands = setting.board, setting.frame, setting.stands
+        self.page = Page(setting)
+        self.courier = Courier(setting.faults)
         self.courier.take(self.page.furnish)
-        self._painter = Painter(style, frame)
+        self._painter = Painter(style, setting.frame)
         self._shown: Step | None = None  # the splats at the browsers
         self._place: Vector | None = None  # where their colours were taken from
         self._coloured = 0.0  # when

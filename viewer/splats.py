@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gaussian_model import Gaussians
+from gaussian_model import Gaussians, rotation_matrices
 from rasterizer.reference import sh_basis
 from scene.geometry import Vector
 from viewer.frame import Frame
@@ -84,7 +84,7 @@ def take_splats(gaussians: Gaussians, frame: Frame, place: Vector, limit: int = 
         rows = rows[weight.topk(limit).indices.sort().values]
     means = params["means"][rows]
     sizes = (scales[rows] * frame.scale).clamp_max(_WIDEST)
-    axes = _rotations(params["quats"][rows]) * sizes[:, None, :]
+    axes = rotation_matrices(params["quats"][rows]) * sizes[:, None, :]
     covariances = axes @ axes.transpose(1, 2)
     rgb = _colours(params, rows, place, gaussians.max_sh_degree)
     rgba = torch.cat([rgb, opacities[rows, None]], 1) * 255.0
@@ -104,14 +104,3 @@ def _colours(params: dict[str, Tensor], rows: Tensor, place: Vector, degree: int
     away = means - torch.as_tensor(place, dtype=means.dtype, device=means.device)
     basis = sh_basis(degree, torch.nn.functional.normalize(away, dim=-1))
     return (torch.einsum("nk,nkd->nd", basis, coefficients) + 0.5).nan_to_num(0.5).clamp(0.0, 1.0)
-
-
-def _rotations(quats: Tensor) -> Tensor:
-    """Rotation matrices [n, 3, 3] of quaternions [n, 4] wxyz of any norm but 0."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = (
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack(rows, -1).view(-1, 3, 3)

@@ -31,6 +31,7 @@ from viewer.painter import Style
 from viewer.panel import Steps
 from viewer.server import url_of, where
 from viewer.session import Moment, Session
+from viewer.setting import Setting
 from viewer.stands import stands_of
 
 SHARE = 0.1  # of the time, at most, goes into the viewer while somebody looks
@@ -97,16 +98,16 @@ class Viewer(NoViewer):
         red, green, blue = background.tolist()
         self._board = Board(every=_EVERY, side=_SIDE, background=(red, green, blue))
         self._faults = Faults(self._board.close, "training goes on")
-        self._session = Session(
+        setting = Setting(
             address,
             f"Fewsplat: {title_of(scene.source)}",
             Frame.around([view.camera for view in scene.train], scene.points.xyz),
             stands_of(scene),
             self._board,
             Steps((), training=True),
-            style,
             self._faults,
         )
+        self._session = Session(setting, style)
         self._free_at = self._counted = 0.0
         self.url = url_of(address[0], self._session.page.port)
 

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from gaussian_model.densify.config import DensifyConfig
 from gaussian_model.densify.front import EmptySpace
-from gaussian_model.densify.geometry import normal_like, rotate
+from gaussian_model.densify.geometry import normal_like
 from gaussian_model.densify.protocol import DensifyReport, check_strategy
 from gaussian_model.densify.unpool import Unpooled, unpool
 from gaussian_model.edit import RowEdit, apply_edit
 from gaussian_model.gaussians import Gaussians
 from gaussian_model.parameters import log_scales, logit_opacities
+from gaussian_model.rotation import rotate
 
 log = logging.getLogger(__name__)
 

@@ -8,18 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-
-def rotate(quats: Tensor, vectors: Tensor, *, inverse: bool = False) -> Tensor:
-    """Rotate vectors [..., 3] by quaternions [..., 4] (wxyz, any norm; zero is the identity)."""
-    unit = functional.normalize(quats, dim=-1)
-    w, axis = unit[..., :1], unit[..., 1:]
-    axis = -axis if inverse else axis
-    # v + 2 w (u x v) + 2 u x (u x v); for u = 0 that is v, whatever w is.
-    axis, vectors = torch.broadcast_tensors(axis, vectors)
-    cross = torch.linalg.cross(axis, vectors)
-    return vectors + 2.0 * (w * cross + torch.linalg.cross(axis, cross))
+from gaussian_model.rotation import rotate
 
 
 def times_covariance(quats: Tensor, scales: Tensor, vectors: Tensor) -> Tensor:

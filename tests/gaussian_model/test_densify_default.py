@@ -11,7 +11,7 @@ import torch
 
 from errors import UserError
 from gaussian_model import DefaultDensifier, DensifyConfig, NoDensifier, build_densifier
-from gaussian_model.densify.geometry import rotate
+from gaussian_model.rotation import rotate
 from tests.gaussian_model.models import meta, random_gaussians, snapshot, stepped_optimizer
 
 EXTENT = 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -59,6 +60,14 @@ def test_they_count_within_their_iterations_and_rise_as_document_003_says() -> N
         assert config.share(iteration) == expected, iteration
     assert PseudoConfig(start=0).share(5) == 0.0, "no weight, no pseudo view"
     assert PseudoConfig(taught=1.0).share(1) == 1.0
+
+
+def test_whether_any_counts_within_a_run_is_known_without_walking_through_it() -> None:
+    for weight, start, until, every in itertools.product((0.0, 1.0), (0, 3, 7), (0, 1, 4, 9, 20), (1, 2, 5)):
+        config = PseudoConfig(taught=weight, start=start, until=until, every=every, ramp=2)
+        for length in range(1, 25):
+            walked = any(config.share(iteration) > 0.0 for iteration in range(1, length + 1))
+            assert config.counts_within(length) == walked, (config, length)
 
 
 def test_a_random_one_is_drawn_at_the_iterations_size_and_none_where_none_is_due() -> None:

@@ -155,9 +155,12 @@ def test_a_folder_that_cannot_be_written_says_how_to_go_on(true_scene, tmp_path,
 
 def test_the_command_makes_a_pinhole_scene_elsewhere(true_scene, tmp_path, capsys):
     folder = _photos(true_scene, tmp_path / "mine" / "images")
+    (folder.parent / "masks").mkdir()
     words = [str(folder.parent), "-o", str(tmp_path / "scene"), "--undistort", "--max_features", "3000"]
     command.main([*words, "--matching", "sequential"])
-    assert "scene: " in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "scene: " in said.out and "masks: left out" in said.out + said.err
+    assert not (tmp_path / "scene" / "masks").exists(), "they fit the photographs as they were"
     model = pycolmap.Reconstruction(str(tmp_path / "scene" / "sparse" / "0"))
     assert {camera.model_name for camera in model.cameras.values()} == {"PINHOLE"}
     assert len(load_scene(tmp_path / "scene", SceneConfig()).train) == 10
