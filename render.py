@@ -10,10 +10,10 @@ Reads what train.py wrote, or the .ply of any 3DGS trainer. What comes out lies 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
 from configs import Config, load_saved_config
-from engine import OutputFolder, device_for, load_finished, run_command
+from engine import LogLevel, OutputFolder, device_for, hear, load_finished, run_command
 from errors import UserError
 from evaluation import evaluate, film, load_perceptual, write_report
 from gaussian_model import Gaussians, load_ply
@@ -38,6 +38,7 @@ from scene import Camera, Scene, load_scene, read_cameras_json
 from scene.paths import camera_path
 
 Flag = FlagCreatePairsOff[bool]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Options:
     """Rasterizer."""
     threads: int | None = None
     """CPU threads; 0 = all cores."""
+    quiet: Flag = False
+    """No progress bars."""
+    log_level: LogLevel = "info"
+    """What is said on the way; debug: also what libraries say, and where an error came from."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -88,6 +93,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Renders what the command line asks for."""
     options = parse(arguments)
+    hear(options.log_level)
     if options.skip_train and options.skip_test and options.video == "none" and not options.report:
         raise UserError(
             "--skip_train and --skip_test without --video or --report leave nothing to do: drop one of them"
@@ -126,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 background=background,
                 perceptual=perceptual,
                 folder=pictures,
-                progress=split,
+                progress="" if options.quiet else split,
             )
             # the family's metric tools expect the test figures at the top
             own = split == "test" and not departs_from_training(options)
@@ -182,9 +188,9 @@ def load_views(options: Options, config: Config) -> Scene | None:
     if options.source_path is None and options.ply is not None and source == Path():
         raise UserError(f"--ply {options.ply}: no cameras to render it from; give their scene by -s")
     if options.source_path is None and not source.is_dir() and cameras.is_file():
-        print(f"the scene is gone ({source}): no figures, only new views along {cameras}", file=sys.stderr)
+        _log.warning("the scene is gone (%s): no figures, only new views along %s", source, cameras)
         return None
-    return load_scene(source, config.scene)
+    return load_scene(source, config.scene, quiet=options.quiet)
 
 
 def make_video(
@@ -209,7 +215,7 @@ def make_video(
     kind, path = camera_path(options.video, cameras, options.n_frames, points=points)
     target = folder.path / "video" / f"ours_{iteration}" / f"{kind}.mp4"
     frames = target.with_suffix("") if options.frames else None
-    film(path, render, target, fps=options.fps, depth=options.depth_video, frames=frames)
+    film(path, render, target, fps=options.fps, depth=options.depth_video, frames=frames, quiet=options.quiet)
     print(f"video: {target}")
 
 

@@ -10,9 +10,9 @@ Each step below is one call into a room (folder) of the same name.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -37,6 +37,7 @@ from engine import (
     claim_output,
     device_for,
     generators_kept,
+    hear,
     is_due,
     latest_checkpoint,
     load_checkpoint,
@@ -68,19 +69,21 @@ from showing import compare, describe, finish, say_skipped, show, show_knowledge
 from viewer.painter import Style
 from viewer.training import NoViewer, open_viewer
 
+_log = logging.getLogger(__name__)
 HISTOGRAMS = 10  # how often in a run the distributions are logged
 
 
 def main() -> None:
     """Checks the input, then trains; nothing is written before the input has proved good."""
     parsed = parse_command_line()
+    hear(parsed.config.log_level)
     OutputFolder(parsed.config.model_path).check(
         resume=parsed.config.resume, overwrite=parsed.config.overwrite
     )
     set_threads(parsed.config.threads or torch.get_num_threads())
     backend = resolve_backend(parsed.config.backend)
     parsed = with_poses(parsed)
-    scene = load_scene(parsed.config.source_path, parsed.config.scene)
+    scene = load_scene(parsed.config.source_path, parsed.config.scene, quiet=parsed.config.quiet)
     config = parsed.resolve(len(scene.train), backend)
     folder = OutputFolder(config.model_path)
     last = latest_checkpoint(folder.checkpoints) if config.resume else None
@@ -108,8 +111,10 @@ def with_poses(parsed: Parsed) -> Parsed:
     made = scene_of(parsed.config.source_path, threads=torch.get_num_threads(), quiet=quiet)
     if made is None:
         return parsed
-    for line in (*(f"warning: {warning}" for warning in made.warnings), *(() if quiet else made.lines)):
-        print(line, file=sys.stderr)
+    for warning in made.warnings:
+        _log.warning("%s", warning)
+    for line in () if quiet else made.lines:
+        _log.info("%s", line)
     return replace(parsed, config=replace(parsed.config, source_path=made.path))
 
 
@@ -341,7 +346,7 @@ def teach(
             tracker.message(f"{which}: {path} is there already")
             continue
         if path.is_file():
-            tracker.message(f"warning: {which}: {path} has been damaged or changed: trained anew")
+            _log.warning("%s: %s has been damaged or changed: trained anew", which, path)
         state = start(replace(alone, seed=seed), scene, knowledge.points, device)
         lessons = Lessons.of(alone, knowledge, [], device)
         bar = tqdm(

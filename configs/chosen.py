@@ -19,6 +19,7 @@ OF_THE_CALL = frozenset(
         "resume",
         "overwrite",
         "quiet",
+        "log_level",
         "viewer",
         "viewer_port",
         "viewer_host",

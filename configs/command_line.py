@@ -29,7 +29,7 @@ _SHORT = {"-r": "--resolution"}  # 3DGS habit; the other short names are declare
 _MAY_CHANGE = {
     *("source_path", "model_path", "resume", "overwrite", "iterations", "backend", "threads", "quiet"),
     *("test_iterations", "save_iterations", "checkpoint_iterations", "checkpoint_every", "keep_checkpoints"),
-    *("log_every", "config", "depth.depth_cache", "depth.depth_weights"),
+    *("log_every", "log_level", "config", "depth.depth_cache", "depth.depth_weights"),
     *("viewer", "viewer_port", "viewer_host"),
 }
 _DESCRIPTION = """Train 3D Gaussians on the photographs of a scene.

@@ -82,6 +82,8 @@ class Config:
     """Iterations between two points of the TensorBoard curves."""
     quiet: bool = False
     """Show no progress bar and no progress lines."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is said on the way. debug: also what libraries say, times, and where an error came from."""
     viewer: bool = False
     """Show the training in the browser while it goes; its address is printed. The result stays the same."""
     viewer_port: int = 8080

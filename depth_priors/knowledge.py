@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from depth_priors.provide import depth_priors, map_cache
 from depth_priors.pseudo import PseudoKnowledge, PseudoWish, know_pseudo_views
 from depth_priors.stereo_once import SceneStereo
 from scene import Points, Scene, View, weighted_view
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def learn(
     Raises:
         UserError: what is asked for cannot be had, or a file is unusable.
     """
+    began = time.perf_counter()
     cache = map_cache(config, cache_folder)
     stereo = SceneStereo(scene, cache, quiet=quiet)
     confidences, about_confidence = confidence_maps(scene.train, config, stereo, cache, quiet=quiet)
@@ -82,12 +87,13 @@ def learn(
     elif config.depth_dir or (
         config.depth_prior not in ("auto", "none") and not _asks_network(config, pseudo)
     ):
-        about_priors = "warning: a depth prior is given and not used: add --depth_loss pearson"
+        _log.warning("a depth prior is given and not used: add --depth_loss pearson")
     if starts:
         points, about_points = initial_points(scene, config, stereo)
     pseudo_views = PseudoKnowledge()
     if pseudo is not None:
         pseudo_views = know_pseudo_views(scene, config, pseudo, stereo, quiet=quiet)
+    _log.debug("priors, confidence and points: %.2f s", time.perf_counter() - began)
     return Knowledge(
         tuple(weighted_view(view, c) for view, c in zip(scene.train, confidences, strict=True)),
         tuple(priors),

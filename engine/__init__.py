@@ -24,10 +24,12 @@ from engine.schedule import is_due
 from engine.seeding import generators_kept, seed_everything
 from engine.state import TrainingState
 from engine.tracker import Tracker
+from engine.words import LogLevel, hear
 
 __all__ = [
     "DISK_FULL",
     "CheckpointError",
+    "LogLevel",
     "OutputError",
     "OutputFolder",
     "StopRequest",
@@ -39,6 +41,7 @@ __all__ = [
     "claim_output",
     "device_for",
     "generators_kept",
+    "hear",
     "is_due",
     "latest_checkpoint",
     "load_checkpoint",

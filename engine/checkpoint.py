@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import time
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -71,6 +72,7 @@ def save_checkpoint(
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
         TypeError: a state dict holds something other than tensors and primitives.
     """
+    began = time.perf_counter()
     content = {
         "kind": KIND,
         "format": FORMAT,
@@ -87,6 +89,7 @@ def save_checkpoint(
     remove_leftovers(path.parent)
     with atomic_write(path) as file:
         torch.save(_plain(content, "checkpoint"), file)
+    _log.debug("%s: written in %.2f s", path, time.perf_counter() - began)
     if keep > 0:
         prune_checkpoints(path.parent, keep, protected)
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from engine import words
 from engine.checkpoint import latest_checkpoint
 from errors import UserError
 
@@ -117,6 +118,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)  # as an exception, so that files and locks are let go
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    words.hear()
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -138,30 +140,32 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _report(error: BaseException) -> int:
     """Prints what happened and what to do next on stderr; returns the exit code."""
     facts: dict[str, Any] = getattr(error, _FACTS, {})
+    if words.heard("debug") and isinstance(error, Exception):
+        traceback.print_exception(error)
     if isinstance(error, UserError):
-        _say(f"error: {error}")
+        words.say(str(error), "error")
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, Stopped)):
         code = error.exit_code if isinstance(error, Stopped) else 128 + signal.SIGINT
-        _say("stopped" + (f" after iteration {facts['iteration']}" if facts.get("iteration") else ""))
+        words.say("stopped" + (f" after iteration {facts['iteration']}" if facts.get("iteration") else ""))
     elif _is_out_of_memory(error):
         code = 3
-        _say(
-            f"error: out of memory{_size(facts)}: use smaller images (-r 2) or lower --densify.max_gaussians"
+        words.say(
+            f"out of memory{_size(facts)}: use smaller images (-r 2) or lower --densify.max_gaussians",
+            "error",
         )
     elif isinstance(error, OSError) and error.errno in DISK_FULL:
         code = 4
         where = f" writing {error.filename}" if error.filename else ""
-        _say(f"error: the disk is full{where} ({error.strerror}): free some space, or choose another folder")
+        words.say(
+            f"the disk is full{where} ({error.strerror}): free some space, or choose another folder", "error"
+        )
     else:
         code = 1
-        traceback.print_exception(error)
+        if not words.heard("debug"):
+            traceback.print_exception(error)
     _say_how_to_go_on(facts.get("output"))
     return code
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _say_how_to_go_on(output: Path | None) -> None:
@@ -170,10 +174,10 @@ def _say_how_to_go_on(output: Path | None) -> None:
         return
     last = latest_checkpoint(output / "checkpoints")
     if last is None:
-        _say("no checkpoint had been written; start again with --overwrite")
+        words.say("no checkpoint had been written; start again with --overwrite")
     else:
         command = f"{shlex.quote(sys.argv[0])} -m {shlex.quote(str(output))} --resume"
-        _say(f"the last checkpoint is valid: {last}\ngo on with: python {command}")
+        words.say(f"the last checkpoint is valid: {last}\ngo on with: python {command}")
 
 
 def _size(facts: dict[str, Any]) -> str:

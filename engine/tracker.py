@@ -19,9 +19,9 @@ term that acts now and then, over the ones in which it acted.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,12 +32,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from engine import words
 from engine.command import add_facts
 from engine.memory import peak_gpu_memory_gib, peak_memory_gib
 
 if TYPE_CHECKING:
     from gaussian_model import Gaussians
 
+_log = logging.getLogger(__name__)
 _LINE_EVERY_S = 30.0  # between progress lines where there is no terminal to draw a bar on
 
 
@@ -229,9 +231,9 @@ class Tracker:
                 self._writer.file_writer.add_summary(summary)
 
     def message(self, text: str) -> None:
-        """Prints a line above the bar (also where there is no bar; not if quiet)."""
-        if not self._quiet:
-            tqdm.write(text, file=sys.stderr)
+        """Prints a line above the bar (also where there is no bar; not if quiet, nor above level `info`)."""
+        if not self._quiet and words.heard("info"):
+            words.say(text)
 
     def _read(self, iteration: int, gaussians: int, optimizer: torch.optim.Optimizer | None) -> None:
         """Reads the means, writes them and everything else that has a curve, and renews the bar's text."""
@@ -251,7 +253,7 @@ class Tracker:
         loss, psnr = means.get("loss/total"), means.get("metrics/psnr_batch")
         if loss is not None and not math.isfinite(loss) and not self._warned:
             self._warned = True
-            self.message(f"warning: the loss is {loss} near iteration {iteration}")
+            _log.warning("the loss is %s near iteration %d", loss, iteration)
         known = {"loss": loss, "PSNR": psnr, "it/s": speed}
         self.latest = {name: value for name, value in known.items() if value is not None}
         parts = [

@@ -28,6 +28,7 @@ def film(
     fps: int = 30,
     depth: bool = False,
     frames: Path | None = None,
+    quiet: bool = False,
 ) -> None:
     """Renders a path into an H.264 file.
 
@@ -38,6 +39,7 @@ def film(
         fps: Frames per second.
         depth: Shows depth in colour to the right of the picture.
         frames: If given, a folder for `00000.png` ...: the same frames, losslessly.
+        quiet: No progress bar.
 
     Raises:
         VideoError: If there is no encoder or it fails.
@@ -47,7 +49,7 @@ def film(
         frames.mkdir(parents=True, exist_ok=True)
     limits: tuple[float, float] | None = None
     with Video(path, fps) as video:
-        bar = tqdm(cameras, desc=path.name, unit="frame", disable=None, leave=False)
+        bar = tqdm(cameras, desc=path.name, unit="frame", disable=True if quiet else None, leave=False)
         for number, camera in enumerate(bar):
             output = render(camera)
             frame: NDArray[np.uint8] = to_8bit(output.color[0]).cpu().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 from tyro.conf import Positional, arg
 
 from atomic import write_bytes
-from engine import DISK_FULL, device_for
+from engine import DISK_FULL, LogLevel, device_for, hear
 from errors import UserError
 from exporting import compressed_ply, page, splat, spz
 from exporting.colours import fit_colours, mean_colours
@@ -28,6 +28,7 @@ from gaussian_model import Gaussians, save_ply
 from native import set_threads
 from rasterizer import available_backends
 
+_log = logging.getLogger(__name__)
 _FIT_STEPS = 300
 _FLAT: frozenset[FormatName] = frozenset({"html", "splat"})  # no view dependence
 
@@ -64,6 +65,8 @@ class Options:
     """CPU threads; 0 = all cores."""
     quiet: bool = False
     """No progress bar."""
+    log_level: LogLevel = "info"
+    """What is said on the way; debug: also what libraries say, and where an error came from."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -83,6 +86,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exports what the command line asks for."""
     options = parse(arguments)
+    hear(options.log_level)
     threads = options.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     set_threads(threads)
@@ -171,7 +175,7 @@ def _write(
             save_ply(target, select(kept, sh_degree=degree))
         return
     if too_far:
-        print(f"{name}: {too_far:,} Gaussians stand too far away for the format: left out", file=sys.stderr)
+        _log.warning("%s: %s Gaussians stand too far away for the format: left out", name, f"{too_far:,}")
     with _writing(target):
         write_bytes(target, content)
 
@@ -184,7 +188,7 @@ def _flat_colours(source: Source, kept: Gaussians, options: Options) -> Floats:
     if cameras and steps and (kept.max_sh_degree > 0 or options.max_gaussians):
         backend = available_backends()[0]
         if backend == "reference":
-            print("colours are not fitted: that takes a C++ compiler or a GPU", file=sys.stderr)
+            _log.warning("colours are not fitted: that takes a C++ compiler or a GPU")
             return colours.numpy()
         device = device_for(backend)
         colours = fit_colours(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,8 @@ from engine import OutputFolder, load_finished
 from errors import UserError
 from gaussian_model import Gaussians, load_ply
 from scene import NamedCamera, read_cameras_json
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ def _in_run(folder: OutputFolder, gaussians: Gaussians, title: str, name: str, t
     try:
         model = load_saved_config(folder.path).model
     except ConfigError as error:
-        print(f"warning: {error} Taken as trained before black, not antialiased.", file=sys.stderr)
+        _log.warning("%s Taken as trained before black, not antialiased.", error)
         return source
     background: Literal["black", "white"] = "white" if model.background == "white" else "black"
     return Source(gaussians, title, name, target, cameras, model.antialiased, background)

@@ -7,18 +7,22 @@ two processes that build at once, or one that is killed, never leave a half-writ
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from errors import UserError
 
 SOURCES = Path(__file__).parent / "src"
+
+_log = logging.getLogger(__name__)
 
 # -ffp-contract=off: fused multiply-adds only where written, so that the forward and the backward
 # pass recompute the same bits. -ffast-math is not used: it would delete the NaN checks.
@@ -94,8 +98,11 @@ def build_library(extra_flags: tuple[str, ...] = (), *, native: bool = True) -> 
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.TemporaryDirectory(dir=path.parent) as work:
+                _log.info("compiling the CPU kernels for this processor (once, less than a minute)")
+                began = time.perf_counter()
                 built = _compile(compiler, extra_flags, native, Path(work))
                 os.replace(built, path)
+            _log.debug("%s: compiled by %s in %.1f s", path, compiler[0], time.perf_counter() - began)
             return path
         except OSError as error:  # a cache that cannot be written: try the next folder
             failure = error

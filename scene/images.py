@@ -60,13 +60,16 @@ def target_size(width: int, height: int, resolution: int) -> tuple[int, int]:
     return max(1, round(width / factor)), max(1, round(height / factor))
 
 
-def load_views(frames: Sequence[Frame], resolution: int, alpha: AlphaMeaning) -> list[View]:
+def load_views(
+    frames: Sequence[Frame], resolution: int, alpha: AlphaMeaning, *, quiet: bool = False
+) -> list[View]:
     """Reads the frames' images, in order, with a progress bar.
 
     Args:
         frames: Each with an image file.
         resolution: As `SceneConfig.resolution`.
         alpha: What an alpha channel means.
+        quiet: No progress bar.
 
     Raises:
         SceneError: For the first image that cannot be read or does not fit its camera.
@@ -75,7 +78,16 @@ def load_views(frames: Sequence[Frame], resolution: int, alpha: AlphaMeaning) ->
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     try:
         results = pool.map(lambda frame: load_view(frame, cache, resolution, alpha), frames)
-        views = list(tqdm(results, total=len(frames), desc="images", unit="image", disable=None))
+        views = list(
+            tqdm(
+                results,
+                total=len(frames),
+                desc="images",
+                unit="image",
+                leave=False,
+                disable=True if quiet else None,
+            )
+        )
     finally:
         pool.shutdown(cancel_futures=True)
     for label, sizes in cache.mixed_sizes():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,13 @@ _log = logging.getLogger(__name__)
 _LISTED = 5  # names in a message
 
 
-def load_scene(source: Path, config: SceneConfig) -> Scene:
+def load_scene(source: Path, config: SceneConfig, *, quiet: bool = False) -> Scene:
     """Reads a COLMAP, nerfstudio, instant-ngp or Blender scene.
 
     Args:
         source: The scene's folder: `sparse/` and `images/`, or `transforms*.json`.
         config: What to read of it and how.
+        quiet: No progress bar.
 
     Returns:
         Undistorted views sorted by name, points and extent, all on the CPU.
@@ -40,7 +42,7 @@ def load_scene(source: Path, config: SceneConfig) -> Scene:
     Raises:
         SceneError: If the folder is no such scene, or something in it is missing or damaged.
     """
-    source = Path(source)
+    source, began = Path(source), time.perf_counter()
     config.check()
     if not source.is_dir():
         what = "is a file, not a folder" if source.exists() else "no such folder"
@@ -52,9 +54,10 @@ def load_scene(source: Path, config: SceneConfig) -> Scene:
     alpha = config.alpha_mode
     if alpha == "auto":
         alpha = "background" if model.alpha_is_background else "mask"
-    views = load_views([*train, *test], resolution, alpha)
+    views = load_views([*train, *test], resolution, alpha, quiet=quiet)
     centers = np.stack([-frame.viewmat[:3, :3].T @ frame.viewmat[:3, 3] for frame in train])
     _check_weights(train, views[: len(train)], config.alpha_mode)
+    _log.debug("%s: %d images read in %.2f s", source, len(views), time.perf_counter() - began)
     return Scene(
         train=tuple(views[: len(train)]),
         test=tuple(views[len(train) :]),

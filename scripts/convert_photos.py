@@ -7,8 +7,8 @@ All of it lies in `photos.prepare`.
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import Annotated
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from engine import run_command
+from engine import LogLevel, hear, run_command
 from photos.prepare import SfmConfig, convert, place_of
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Options:
     """CPU threads; 0 = all cores."""
     quiet: FlagCreatePairsOff[bool] = False
     """No progress bars, no words but warnings."""
+    log_level: LogLevel = "info"
+    """What is said on the way; debug: also what libraries say, and where an error came from."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -49,12 +53,13 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Converts what the command line names."""
     options = parse(arguments)
+    hear(options.log_level)
     source = options.source.expanduser().absolute()
     target = options.output.expanduser().absolute() if options.output else place_of(source)
     threads = options.threads or os.cpu_count() or 1
     made = convert(source, target, options.sfm, threads=threads, quiet=options.quiet)
     for warning in made.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        _log.warning("%s", warning)
     if not options.quiet:
         print(*made.lines, sep="\n")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,18 @@ SHARED = ROOT.parent / "shared"  # real scenes; not part of the repository
 def _two_threads() -> None:
     """Every test starts with the same thread counts, whatever the one before it did."""
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_heard_twice() -> Iterator[None]:
+    """A command that a test calls shows what is logged; the next test begins as a process does."""
+    yield
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if type(handler).__module__ == "engine.words"]:
+        root.removeHandler(handler)
+        handler.least = logging.INFO  # type: ignore[attr-defined]
+        root.setLevel(logging.WARNING)
+        logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,8 @@ def test_resuming_in_a_new_process_gives_the_same_bits_as_never_stopping(
     (tmp_path / "stopped" / "checkpoints" / "iteration_40.pt").unlink()  # as if it had died after 20
     done = _command("-s", small_scene, "-m", tmp_path / "stopped", *options, "--resume")
     assert done.returncode == 0, done.stderr
+    mutter = [line for line in done.stderr.splitlines() if re.search(r"Warning|WARN|site-packages", line)]
+    assert not mutter, "what libraries say is for --log_level debug"
     _assert_same_bits(_tensors(tmp_path / "whole", 40), _tensors(tmp_path / "stopped", 40))
     plies = [tmp_path / run / "point_cloud/iteration_40/point_cloud.ply" for run in ("whole", "stopped")]
     assert plies[0].read_bytes() == plies[1].read_bytes()

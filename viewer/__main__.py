@@ -37,6 +37,8 @@ class Options:
     """Rasterizer of the pictures that the program renders."""
     threads: int = 0
     """CPU threads; 0 = all cores."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is said on the way; debug: also what libraries say, and where an error came from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,11 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     import torch
 
+    from engine import hear
     from native import set_threads
     from rasterizer import resolve_backend
     from viewer.finished import Exhibition, find, view
     from viewer.painter import Style
 
+    hear(options.log_level)
     backend = resolve_backend(options.backend)
     set_threads(options.threads or torch.get_num_threads())
     finished = find(options.output, options.source_path)

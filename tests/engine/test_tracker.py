@@ -137,12 +137,13 @@ def test_without_a_terminal_there_are_a_few_plain_lines_and_none_if_quiet(tmp_pa
     assert [line.rsplit(",", 2)[0] for line in stream.getvalue().splitlines()] == expected
 
 
-def test_a_loss_that_is_no_number_is_said_aloud_once(tmp_path, capsys):
-    with Tracker(tmp_path, 30, log_every=10, events=False) as tracker:
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_loss_that_is_no_number_is_said_aloud_once(tmp_path, caplog, quiet):
+    with Tracker(tmp_path, 30, log_every=10, events=False, quiet=quiet) as tracker:
         for iteration in range(1, 31):
             tracker.losses(iteration, {"l1": torch.tensor(float("nan"))})
             tracker.bar(iteration, 1)
-    assert capsys.readouterr().err.count("warning: the loss is nan") == 1
+    assert caplog.text.count("the loss is nan") == 1
 
 
 def test_importing_the_engine_does_not_import_tensorboard():
