@@ -80,9 +80,10 @@ def show(
 
     last = iteration == config.iterations
     perceptual = load_perceptual(gaussians.device) if last and scene.test else None
-    report = evaluate(scene.test, render, background=background, perceptual=perceptual, progress="test views")
+    bars = ("", "") if config.quiet else ("test views", "train views")
+    report = evaluate(scene.test, render, background=background, perceptual=perceptual, progress=bars[0])
     step = -(-len(scene.train) // MEASURED_VIEWS)  # spread over the training views, the same ones each time
-    train_report = evaluate(scene.train[::step], render, background=background, progress="train views")
+    train_report = evaluate(scene.train[::step], render, background=background, progress=bars[1])
     for split, scores in (("test", report), ("train", train_report)):
         if scores.per_view:
             figures = {f"metrics/psnr_{split}": scores.mean.psnr, f"metrics/ssim_{split}": scores.mean.ssim}

@@ -119,7 +119,39 @@ def test_every_script_that_is_named_is_there():
         assert (ROOT / script).is_file(), script
 
 
+def test_every_picture_that_is_shown_is_there_and_every_one_there_is_shown():
+    shown = {
+        (page.parent / path).resolve()
+        for page in PAGES
+        for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text("utf-8"))
+    }
+    assert shown == set((ROOT / "docs" / "images").iterdir())
+
+
 def test_links_between_pages_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
-            assert target.startswith("http") or (page.parent / target).exists(), (page.name, target)
+        for path, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]*))?\)", page.read_text("utf-8")):
+            target = (page.parent / path) if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.M)
+                anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in anchors, f"{page.name}: {path}#{anchor}"
+
+
+def test_messages_that_troubleshooting_explains_are_ones_that_the_program_says():
+    rooms = [path for path in ROOT.glob("*/") if path.name not in ("tests", "docs", ".venv", "output")]
+    files = [*ROOT.glob("*.py"), *(file for room in rooms for file in room.rglob("*.py"))]
+    said = " ".join(path.read_text("utf-8") for path in [*files, ROOT / "scripts" / "setup.sh"])
+    said = re.sub(r'"\s*f?"', "", said)  # texts that go on in the next line
+    table = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8").partition("## The result")[0]
+    messages = [
+        text
+        for row in re.findall(r"^\| (.*?) \|", table, re.M)
+        for text in re.findall(r"`([^`]+)`", row)
+        if " " in text
+    ]
+    assert len(messages) > 15
+    for message in messages:
+        for part in re.split(r"\.\.\.|\d+(?: of \d+)?|\bN\b", message):
+            assert part.strip() in said, f"{message}: {part}"
