@@ -76,7 +76,7 @@ def grey_map(picture: Picture, width: int = WIDTH) -> Embedded:
 def error(render: Picture, truth: Picture, width: int = WIDTH) -> NDArray[np.float32]:
     """Mean absolute difference of the three colours as a share of the full range, shrunk: [H, W]."""
     difference = cv2.absdiff(render, truth).astype(np.float32)
-    return shrunk(difference, width).mean(-1) / 255.0
+    return (shrunk(difference, width).mean(-1) / 255.0).astype(np.float32, copy=False)
 
 
 def psnr(render: Picture, truth: Picture) -> float:

@@ -121,7 +121,7 @@ def upright(rotations: Array) -> Vector:
     right, own = rotations[:, :, 0], -rotations[:, :, 1].mean(0)
     own = direction(own, -rotations[0, :, 1])
     scatter = right.T @ right / len(right)
-    return unit(np.linalg.solve(scatter + 0.02 * np.eye(3), own))
+    return unit(np.asarray(np.linalg.solve(scatter + 0.02 * np.eye(3), own), np.float64))
 
 
 def angles_covered(angles: Array) -> tuple[float, float | None]:

@@ -174,7 +174,7 @@ class PseudoCameras:
         if self._pivot is None:
             return straight
         reach = (1 - share) * np.linalg.norm(a - self._pivot) + share * np.linalg.norm(b - self._pivot)
-        return self._pivot + reach * direction(straight - self._pivot, self._up, reach)
+        return self._pivot + reach * direction(straight - self._pivot, self._up, float(reach))
 
     def _look_at(self, focus: NDArray[np.float64]) -> None:
         self._focus = focus

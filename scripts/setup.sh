@@ -53,6 +53,13 @@ print(digest.hexdigest())' "$@")"
         return 2
     fi
     echo "$wanted" >"$stamp"
+    local missing
+    if ! missing="$("$PYTHON" -c 'import cv2' 2>&1)"; then
+        echo "error: OpenCV lacks a library of the system (${missing##*$'\n'}): install it (Debian and Ubuntu:" \
+            "apt install libgl1 libglib2.0-0 libxcb1), or, on a machine without a screen, take OpenCV without" \
+            "windows: $PYTHON -m pip uninstall -y opencv-python && $PYTHON -m pip install opencv-python-headless" >&2
+        return 2
+    fi
 }
 
 # Keeps the lines of pip that show where it is.

@@ -153,5 +153,7 @@ def test_messages_that_troubleshooting_explains_are_ones_that_the_program_says()
     ]
     assert len(messages) > 15
     for message in messages:
+        if message.startswith(("libGL", "sudo", "pip")):  # the system's own words
+            continue
         for part in re.split(r"\.\.\.|\d+(?: of \d+)?|\bN\b", message):
             assert part.strip() in said, f"{message}: {part}"

@@ -167,7 +167,7 @@ def _direct(world: World, window: Window, rng: np.random.Generator, p: Array, n:
     blocked = world.cast(o[:, lit], d[:, lit], distance[lit])[1] >= 0
     value[lit] = np.where(blocked, 0, cosine[lit] * emitted[lit])
     reference = float((window.center**2).sum())  # light at the origin, facing the window, is 1
-    return value.reshape(-1, samples).mean(1) * np.float32(reference)
+    return (value.reshape(-1, samples).mean(1) * np.float32(reference)).astype(np.float32, copy=False)
 
 
 def _ambient(world: World, means: Array, rng: np.random.Generator, p: Array, n: Array) -> Array:
@@ -184,7 +184,7 @@ def _ambient(world: World, means: Array, rng: np.random.Generator, p: Array, n: 
     d = unit(d)
     _, hit = world.cast(np.repeat(p, samples, axis=1), d)
     radiance = np.where(hit >= 0, means[:, hit] * np.float32(0.55), sky(d))
-    return radiance.reshape(3, -1, samples).mean(2)
+    return radiance.reshape(3, -1, samples).mean(2).astype(np.float32, copy=False)
 
 
 def shade(solid: Solid, light: LightMap, window: Window, p: Array, d: Array) -> Array:

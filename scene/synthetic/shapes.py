@@ -60,7 +60,7 @@ def dot(a: Array, b: Array) -> Array:
 
 def unit(v: Array) -> Array:
     """Vectors [3, M] at length 1; zero stays zero."""
-    return v / (np.sqrt(dot(v, v)) + np.float32(1e-12))
+    return (v / (np.sqrt(dot(v, v)) + np.float32(1e-12))).astype(np.float32, copy=False)
 
 
 def _slabs(o: Array, d: Array, half: Array) -> tuple[Array, Array]:

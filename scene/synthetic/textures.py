@@ -197,7 +197,7 @@ class Textures:
         ice, ink = paint("#f2f4f5"), paint("#1d2a38")
 
         def albedo(p: Array) -> Array:
-            n = p / (np.sqrt((p * p).sum(0)) + 1e-9)
+            n = (p / (np.sqrt((p * p).sum(0)) + 1e-9)).astype(np.float32, copy=False)
             height = self.fbm(n * 2.6, 6)
             ground = _palette(land, np.clip((height - 0.5) * 5.0 + 0.25 * self.noise(n * 30.0), 0, 1))
             color = mix(

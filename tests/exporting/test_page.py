@@ -52,7 +52,11 @@ def colours_of(gaussians: Gaussians) -> np.ndarray:
 
 def write(path, gaussians, view=VIEW, background=BLACK, title="a scene"):
     encoded = encode(
-        Splats.of(gaussians), colours_of(gaussians), view, title=title, background=np.float32(background)
+        Splats.of(gaussians),
+        colours_of(gaussians),
+        view,
+        title=title,
+        background=np.asarray(background, np.float32),
     )
     path.write_bytes(encoded.content)
     return path
