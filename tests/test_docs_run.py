@@ -1,6 +1,6 @@
 """The commands that the documentation shows are run, page by page, on small things of the names they use.
 
-Trainings are cut to a few iterations. Left out by name: installing, `scripts/demo` and `scripts/test`
+Trainings are cut to a few iterations. Left out by name: installing, what needs a GPU, `scripts/demo` and `scripts/test`
 themselves, and the ablation, which takes hours.
 """
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 ITERATIONS = "10"
 PATIENCE_S = 120.0
-LEFT_OUT = ("python3 -m venv", "scripts/demo", "scripts/test")
+LEFT_OUT = ("python3 -m venv", "scripts/demo", "scripts/test", "scripts/gpu_check")
 PAGES = ["README", "photos", "viewer", "monitoring", "export", "quality", "depth"]
 
 
