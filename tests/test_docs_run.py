@@ -1,7 +1,7 @@
 """The commands that the documentation shows are run, page by page, on small things of the names they use.
 
-Trainings are cut to a few iterations. Left out by name: installing, what needs a GPU, `scripts/demo` and `scripts/test`
-themselves, and the ablation, which takes hours.
+Trainings are cut to a few iterations. Left out by name: installing, what needs a GPU, `scripts/demo` and
+`scripts/test` themselves, and the ablation, which takes hours.
 """
 
 from __future__ import annotations
