@@ -74,7 +74,7 @@ _LINES = _Lines()
 
 def _is_ours(name: str) -> bool:
     top = name.partition(".")[0]
-    return top == "__main__" or (_ROOT / top / "__init__.py").is_file() or (_ROOT / f"{top}.py").is_file()
+    return top == "__main__" or (_ROOT / top).is_dir() or (_ROOT / f"{top}.py").is_file()
 
 
 def _kind(number: int) -> Literal["", "error", "warning", "debug"]:

@@ -313,6 +313,7 @@ def _undistort(work: Path) -> None:
     """Replaces images and model by ones without lens distortion."""
     import pycolmap
 
+    pycolmap.logging.minloglevel = 2  # errors only
     flat = work / "flat"
     pycolmap.undistort_images(flat, work / "sparse" / "0", work / "images", jpeg_quality=95)
     for name in ("images", "sparse"):

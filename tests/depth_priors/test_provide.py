@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -347,16 +348,14 @@ def test_any_flipped_bit_in_a_cached_map_is_found_or_harmless(scene, tmp_path):
             assert found is None or torch.equal(found["value"], torch.arange(64.0).reshape(8, 8)), (at, bit)
 
 
-def test_a_network_that_gives_the_confidence_is_used(scene, tmp_path, monkeypatch):
+def test_a_network_that_gives_the_confidence_is_used(scene, tmp_path, monkeypatch, caplog):
     _fake_network(monkeypatch, lambda image: image.mean(-1) + 1)
-
-    def lines(**options):
+    cases: list[tuple[dict[str, Any], bool]] = [({}, False), ({"confidence": "augment"}, True)]
+    for options, used in cases:
+        caplog.clear()
         config = DepthConfig(depth_cache="none", depth_prior="midas:small", **options)
-        found = learn(scene, config, depth_loss=False, starts=False, cache_folder=tmp_path, quiet=True)
-        return " ".join(found.lines)
-
-    assert "not used" in lines()
-    assert "not used" not in lines(confidence="augment")
+        learn(scene, config, depth_loss=False, starts=False, cache_folder=tmp_path, quiet=True)
+        assert ("not used" in caplog.text) != used, options
 
 
 def test_what_stereo_cannot_say_is_said_from_the_cache_too(near_views, tmp_path, caplog):
