@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,15 @@ from typing import Annotated, Any, Literal
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as missing:
+    print(
+        f"error: {missing.name} is not installed for {sys.executable}: source .venv/bin/activate, or call "
+        "scripts/demo once, which installs everything",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
@@ -122,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(gaussians):,} Gaussians of iteration {iteration}")
     if scene is not None and not (options.skip_train and options.skip_test):
         perceptual = load_perceptual(gaussians.device)
+        if options.skip_train and not scene.test:
+            _log.warning("no test views (--eval holds some out), and --skip_train leaves out the others")
         for split, views in (("test", scene.test), ("train", scene.train)):
             if not views or (options.skip_test if split == "test" else options.skip_train):
                 continue

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -22,7 +23,15 @@ from pathlib import Path
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as missing:
+    print(
+        f"error: {missing.name} is not installed for {sys.executable}: source .venv/bin/activate, or call "
+        "scripts/demo once, which installs everything",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 from torch import Tensor
 from tqdm import tqdm
 

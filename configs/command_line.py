@@ -108,7 +108,13 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Parsed:
     base = _base(args, given)
     config = _parse(args, base or Config())
     if "source_path" not in given and config.source_path == Path():
-        raise ConfigError("no scene given: expected -s FOLDER, a COLMAP folder: add it, or see --help.")
+        if config.resume:
+            raise ConfigError(
+                f"--resume: {config.model_path} holds no run (no config.yaml): name the folder of one by -m."
+            )
+        raise ConfigError(
+            "no scene given: expected -s FOLDER, of photographs or a COLMAP scene: add it, or see --help."
+        )
     source = config.source_path.expanduser().absolute()
     model = config.model_path.expanduser()
     if "model_path" not in given:

@@ -43,7 +43,7 @@ class MapCache:
         try:
             with np.load(path, allow_pickle=False) as content:
                 maps = {name: torch.from_numpy(content[name]) for name in shapes}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # a flipped bit can make zipfile and numpy raise almost anything
             _log.warning("%s: a damaged map in the cache (%s): computed anew", path, error)

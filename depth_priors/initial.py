@@ -50,4 +50,5 @@ def initial_points(scene: Scene, config: DepthConfig, stereo: SceneStereo) -> tu
             _log.warning("init: stereo found no points; starting from the scene's own")
     if len(scene.points):
         return scene.points, f"init: {len(scene.points):,} points of the scene (init {asked})"
+    _log.warning("init: the scene has no points, and stereo found none: starting from random ones")
     return Points.none(), "init: random points (the scene has none, and stereo found none)"

@@ -97,7 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_gaussians=options.max_gaussians,
     )
     left_out = len(source.gaussians) - len(kept)
-    print(f"{source.title}: {len(kept):,} Gaussians" + (f" ({left_out:,} left out)" if left_out else ""))
     formats = list(dict.fromkeys(options.to))
     folder = options.output or source.folder
     targets = {name: folder / f"{source.name}{DESCRIBED[name].ending}" for name in formats}
@@ -105,10 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if target.exists() and options.source.exists() and target.samefile(options.source):
             raise UserError(f"{target}: is what is to be exported: choose another folder by -o")
     width = max(len(str(target)) for target in targets.values())
+    splats = Splats.of(kept)
+    if "html" in formats:
+        _viewpoint(splats, source, options)  # a camera that is not there is said before the work
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    print(f"{source.title}: {len(kept):,} Gaussians" + (f" ({left_out:,} left out)" if left_out else ""))
     print(f"{'file':{width}}  {'size':>9}  opens in", flush=True)
-    splats = Splats.of(kept)
     splats = splats if options.sh_degree is None else splats.up_to_degree(options.sh_degree)
     flat = _flat_colours(source, kept, options) if _FLAT & set(formats) else None
     for name, target in targets.items():

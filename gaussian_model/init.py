@@ -116,8 +116,8 @@ def random_points(views: Sequence[View], count: int, generator: torch.Generator)
     if not views:
         raise ValueError("views: expected at least one to place random points in, got none")
     depth = focus_depth(views)
-    log.warning(
-        "no points to start from: %d random ones in the frustums of %d views, depth %.3g to %.3g",
+    log.info(
+        "%d random points in the frustums of %d views, depth %.3g to %.3g",
         count,
         len(views),
         depth / DEPTH_SPREAD,

@@ -187,7 +187,10 @@ def _drop_non_finite(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, 
     if bad == 0:
         return tensors
     if bad >= _TOLERATED * rows:
-        raise PlyError(f"{path}: {bad} of {rows} Gaussians hold NaN or infinite values: {_AGAIN}")
+        raise PlyError(
+            f"{path}: {bad} of {rows} Gaussians hold NaN or infinite values: the training that wrote it had "
+            "failed, or the file is damaged: take an earlier iteration"
+        )
     log.warning("%s: dropped %d of %d Gaussians with NaN or infinite values", path, bad, rows)
     return {key: value[finite] for key, value in tensors.items()}
 

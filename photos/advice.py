@@ -27,6 +27,16 @@ def summary(found: Mapping[str, Any], seconds: float) -> str:
     )
 
 
+def guessed_lens(found: Mapping[str, Any]) -> str:
+    """A warning where nothing tells the focal length; "" else."""
+    if len(found["registered"]) > 2 or found["prior_focal"]:
+        return ""
+    return (
+        "two photographs do not tell the focal length, and no EXIF data does: it may be far off, and depth "
+        "with it: take a third photograph, or keep the EXIF data"
+    )
+
+
 def left_out(found: Mapping[str, Any]) -> str:
     """Which photographs could not be placed, and why that may be; "" where all could."""
     placed = set(found["registered"])
@@ -45,19 +55,31 @@ def _why(found: Mapping[str, Any], missing: Sequence[str]) -> str:
     poor = [name for name in missing if found["features"][name] < FEW_FEATURES]
     if poor:
         reasons.append(f"{listed(poor)}: hardly any detail (blurred, dark or blank?): take sharper ones.")
-    best = dict.fromkeys(found["features"], 0)
+    best, with_placed = dict.fromkeys(found["features"], 0), dict.fromkeys(found["features"], 0)
     for one, other, inliers in found["pairs"]:
-        best[one], best[other] = max(best[one], inliers), max(best[other], inliers)
-    lone = [name for name in missing if best[name] < 2 * FEW_MATCHES and name not in poor]
+        for name, neighbour in ((one, other), (other, one)):
+            best[name] = max(best[name], inliers)
+            if neighbour in found["registered"]:
+                with_placed[name] = max(with_placed[name], inliers)
+    rest = [name for name in missing if name not in poor]
+    lone = [name for name in rest if best[name] < 2 * FEW_MATCHES]
     if lone:
         reasons.append(
             f"{listed(lone)}: too few points in common with any other photograph: take more in between, so "
             "that neighbours overlap by more than half and look from less than 20 degrees apart."
         )
-    if not reasons:
+    rest = [name for name in rest if name not in lone]
+    apart = [name for name in rest if found["registered"] and with_placed[name] < 2 * FEW_MATCHES]
+    if apart:
         reasons.append(
-            "They have points in common, but no position explains them: do things move, mirror or repeat "
-            "there? Leave such photographs out, or take more from places in between."
+            f"{listed(apart)}: points in common with each other, but too few with those that were placed: if "
+            "they show another place, give them a folder of their own; else take more photographs in between."
+        )
+    rest = [name for name in rest if name not in apart]
+    if rest:
+        reasons.append(
+            f"{listed(rest)}: points in common with others, but no position explains them: do things move, "
+            "mirror or repeat there? Leave such photographs out, or take more from places in between."
         )
     return " ".join(reasons)
 

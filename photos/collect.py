@@ -49,6 +49,11 @@ def find_photos(source: Path) -> list[Path]:
             raise UserError(f"{folder}: expected at least 2 photographs, got 1: take more, from other places")
         if found:
             return found
+    below = [folder.name for folder in sorted(source.iterdir()) if folder.is_dir() and _photographs(folder)]
+    if below:
+        raise UserError(
+            f"{source}: expected photographs in it, got some in {', '.join(below[:5])}: name that folder"
+        )
     raise UserError(
         f"{source}: expected photographs ({', '.join(sorted(READABLE | CONVERTED))}) in it or in its "
         f"{' or '.join(FOLDERS)} folder, got none: check the path"
@@ -63,8 +68,12 @@ def has_photos(source: Path) -> bool:
 def _candidates(source: Path) -> Iterator[tuple[Path, list[Path]]]:
     """The folders that are looked into, with the photographs in each, sorted by name."""
     for folder in [source / name for name in FOLDERS if (source / name).is_dir()] + [source]:
-        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        yield folder, [path for path in files if path.suffix.lower() in READABLE | CONVERTED]
+        yield folder, _photographs(folder)
+
+
+def _photographs(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [path for path in files if path.suffix.lower() in READABLE | CONVERTED]
 
 
 def copy_upright(photos: Sequence[Path], folder: Path) -> list[Photo]:

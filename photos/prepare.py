@@ -6,6 +6,7 @@ A scene is made beside its final place and takes its name in one step, so that w
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from atomic import write_bytes
 from errors import UserError
-from photos.advice import left_out, only_turned, summary
+from photos.advice import guessed_lens, left_out, only_turned, summary
 from photos.collect import VIDEOS, Photo, copy_upright, find_photos, has_photos
 from photos.video import pick_frames
 from scene import MADE, is_scene
@@ -34,6 +35,7 @@ RECORD = "convert.json"
 FORMAT = 1
 PLACED = 0.5
 """Share of the photographs that must be placed for a scene to be of use."""
+_LEAST_FREE = 1 << 20  # bytes; a database that cannot grow leaves less
 _LAST_LINES = 5
 
 
@@ -143,7 +145,7 @@ def convert(source: Path, target: Path, config: SfmConfig, *, threads: int, quie
             shutil.rmtree(work / "frames")
         found = _reconstruct(copied, work, config, threads, quiet)
         _judge(source, found)
-        warnings = [words for words in (left_out(found), only_turned(found)) if words]
+        warnings = [words for words in (left_out(found), only_turned(found), guessed_lens(found)) if words]
         masks = source / "masks"
         if config.undistort:
             _undistort(work)
@@ -265,6 +267,8 @@ def _reconstruct(
         printed = [line.strip() for line in log.read().splitlines() if line.strip()]
     result = scratch / "result.json"
     if code != 0 or not result.is_file():
+        if shutil.disk_usage(scratch).free < _LEAST_FREE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work))
         how = (
             f"exit code {code}" if code >= 0 else f"signal {-code}" + (" (no memory?)" if code == -9 else "")
         )

@@ -141,7 +141,7 @@ def photograph_pages(work: Path, to: Path) -> None:
                 page.mouse.wheel(0, 120)
                 page.wait_for_timeout(500)
             _shoot_at_rest(page, to / "viewer.jpg")
-        with _server(["-m", "tensorboard.main", "--logdir", str(work)], "--port") as port:
+        with _server(["-m", "tensorboard.main", "--logdir", "."], "--port", work) as port:
             page.goto(f"http://localhost:{port}/#scalars&tagFilter=psnr_test%7Cssim_test%7Ctotal%7Ccount")
             page.wait_for_timeout(15_000)
             _shoot(page, to / "tensorboard.jpg")
@@ -213,13 +213,14 @@ def _shoot_at_rest(page: Any, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _server(words: Sequence[str], port_option: str) -> Iterator[int]:
+def _server(words: Sequence[str], port_option: str, folder: Path = ROOT) -> Iterator[int]:
     """A program of python's that serves a free port, until the end of the block."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, *words, port_option, str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=folder, stdout=nowhere, stderr=nowhere) as process:
         try:
             until = time.monotonic() + PATIENCE_S
             while not _answers(port):

@@ -130,6 +130,8 @@ class Exhibition:
         self._finished, self._device = finished, device_for(style.backend)
         self._at = finished.iterations[-1] if iteration < 0 else iteration
         self.gaussians = finished.load(self._at).to(self._device)
+        if not len(self.gaussians):
+            _log.warning("%s: iteration %d has no Gaussians: only cameras are seen", finished.title, self._at)
         self.board = Board(every=1, side=_SIDE, background=finished.background)
         self.board.step = self._at
         self._faults = Faults(self.board.close, "the viewer goes on")

@@ -171,6 +171,11 @@ def test_the_output_folder_is_named_after_the_scene(tmp_path):
     assert parse("-m", ".").model_path == Path(".")
 
 
+def test_what_is_to_be_resumed_must_be_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"--resume: .*nothing holds no run"):
+        parse_command_line(["-m", str(tmp_path / "nothing"), "--resume"])
+
+
 def test_a_scene_must_be_given():
     with pytest.raises(ConfigError, match="no scene given: expected -s"):
         parse_command_line(["--config", "quick"])

@@ -184,6 +184,13 @@ def test_mistakes_are_named_and_nothing_is_written(run, options, message):
     assert not (run / "export").exists() or not names(run / "export")
 
 
+def test_a_camera_that_is_not_there_is_said_before_colours_are_fitted(run, monkeypatch, capsys):
+    monkeypatch.setattr("exporting.command.mean_colours", lambda *_, **__: pytest.fail("it took its time"))
+    with pytest.raises(UserError, match="--view no_such_image"):
+        main([str(run), "--view", "no_such_image"])
+    assert capsys.readouterr().out == ""
+
+
 def test_what_is_no_run_and_no_ply_is_named(run, tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         main([str(tmp_path / "nowhere")])

@@ -132,7 +132,7 @@ def test_cameras_without_a_common_focus_still_give_a_depth(count):
 def test_a_scene_without_points_starts_at_random_and_says_so(caplog, generator):
     scene = Scene(train=tuple(ring()), test=(), points=points(np.zeros((0, 3))), extent=4.0, source=Path("x"))
     config = ModelConfig(sh_degree=0, random_points=100)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         gaussians = Gaussians.from_scene(scene, config, generator)
     assert len(gaussians) == 100 and "100 random" in caplog.text
     again = Gaussians.from_scene(scene, config, torch.Generator().manual_seed(0))

@@ -49,6 +49,13 @@ def test_too_few_photographs_are_an_error_that_says_where_it_looked(tmp_path):
         find_photos(tmp_path)
 
 
+def test_photographs_a_level_below_are_pointed_out(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="got some in sub: name that folder"):
+        find_photos(tmp_path)
+
+
 def test_an_upright_photograph_is_linked_not_copied(tmp_path):
     path = _picture(tmp_path / "a.jpg")
     (tmp_path / "out").mkdir()

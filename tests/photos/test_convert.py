@@ -6,6 +6,7 @@ Not checked: pycolmap's own accuracy on hundreds of photographs.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -151,6 +152,16 @@ def test_a_folder_that_cannot_be_written_says_how_to_go_on(true_scene, tmp_path,
     monkeypatch.setattr("photos.prepare.tempfile.mkdtemp", refuse)  # root may write everywhere
     with pytest.raises(UserError, match=r"cannot make the scene there.*scripts/convert PHOTOS -o FOLDER"):
         convert(folder, folder / "colmap", QUICK, threads=2, quiet=True)
+
+
+def test_a_full_disk_is_one(true_scene, tmp_path, monkeypatch):
+    """The process dies by an abort of the database's; the disk is asked, as its message says nothing."""
+    folder = _photos(true_scene, tmp_path / "mine")
+    monkeypatch.setattr("photos.prepare.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    monkeypatch.setattr("photos.prepare.sys.executable", shutil.which("false"))
+    with pytest.raises(OSError, match="No space left") as caught:
+        convert(folder, folder / "colmap", QUICK, threads=2, quiet=True)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_the_command_makes_a_pinhole_scene_elsewhere(true_scene, tmp_path, capsys):

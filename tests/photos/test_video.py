@@ -44,8 +44,9 @@ def test_blur_lowers_sharpness():
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
-def test_what_is_no_video_is_named(tmp_path, content):
+def test_what_is_no_video_is_named(tmp_path, content, capfd):
     (tmp_path / "a.mp4").write_bytes(content)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"a\.mp4: not a readable video"):
         pick_frames(tmp_path / "a.mp4", tmp_path / "out", 4, quiet=True)
+    assert capfd.readouterr().err == "", "what ffmpeg says belongs to nobody"

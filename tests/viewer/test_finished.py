@@ -209,11 +209,12 @@ def test_a_photograph_is_compared_with_its_rendering(exhibition):
     browser.close()
 
 
-def test_a_model_without_gaussians_opens(tmp_path):
+def test_a_model_without_gaussians_opens_and_it_is_said(tmp_path, caplog):
     save_ply(tmp_path / "none.ply", some_gaussians(0))
     exhibition = Exhibition(find(tmp_path / "none.ply"), -1, "localhost", 18180, STYLE)
     browser = _look(exhibition)
     browser.wait(lambda: "0 Gaussians" in browser.status())
+    assert "none: iteration 0 has no Gaussians" in caplog.text
     assert browser.splats() == 0
     browser.close()
     exhibition.close()
