@@ -25,7 +25,7 @@ from tqdm import tqdm
 from atomic import write_bytes
 from errors import UserError
 from photos.advice import guessed_lens, left_out, only_turned, summary
-from photos.collect import VIDEOS, Photo, copy_upright, find_photos, has_photos
+from photos.collect import FOLDERS, VIDEOS, Photo, copy_upright, find_photos, has_photos
 from photos.video import pick_frames
 from scene import MADE, is_scene
 
@@ -130,6 +130,8 @@ def convert(source: Path, target: Path, config: SfmConfig, *, threads: int, quie
         raise UserError(
             f"{source}: expected a folder of photographs or a video ({', '.join(sorted(VIDEOS))}): name one"
         )
+    if target.resolve() in [source.resolve() / name for name in FOLDERS]:
+        raise UserError(f"{target}: photographs are looked for there first: choose another folder by -o")
     files = [source] if is_video else find_photos(source)
     digest = _digest(files, config)
     if (kept := _kept(target, digest)) is not None:

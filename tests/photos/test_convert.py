@@ -154,6 +154,12 @@ def test_a_folder_that_cannot_be_written_says_how_to_go_on(true_scene, tmp_path,
         convert(folder, folder / "colmap", QUICK, threads=2, quiet=True)
 
 
+def test_a_scene_does_not_take_the_place_of_its_photographs(true_scene, tmp_path):
+    folder = _photos(true_scene, tmp_path / "mine")
+    with pytest.raises(UserError, match="images: photographs are looked for there first"):
+        convert(folder, folder / "images", QUICK, threads=2, quiet=True)
+
+
 def test_a_full_disk_is_one(true_scene, tmp_path, monkeypatch):
     """The process dies by an abort of the database's; the disk is asked, as its message says nothing."""
     folder = _photos(true_scene, tmp_path / "mine")
