@@ -15,7 +15,7 @@ import pytest
 from engine import hear, words
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS, THEIRS = logging.getLogger("scene.load"), logging.getLogger("websockets.server")
+OURS, THEIRS = logging.getLogger("scene.load"), logging.getLogger("somebody.elses")
 
 
 def _all_levels() -> None:
@@ -38,7 +38,7 @@ def test_each_level_shows_ours_from_it_on_and_errors_of_libraries(capsys, level,
     hear("debug")
     hear(level)  # the last one counts, and nothing is said twice
     _all_levels()
-    assert capsys.readouterr().err.splitlines() == [*expected, "error: websockets.server: their error"]
+    assert capsys.readouterr().err.splitlines() == [*expected, "error: somebody.elses: their error"]
 
 
 @pytest.mark.filterwarnings("always")
@@ -46,7 +46,7 @@ def test_debug_shows_everything(capsys):
     hear("debug")
     _all_levels()
     said = capsys.readouterr().err
-    for words_ in ("debug: our debug", "debug: websockets.server: their debug", "an old name"):
+    for words_ in ("debug: our debug", "debug: somebody.elses: their debug", "an old name"):
         assert words_ in said
     assert words.heard("debug")
 
