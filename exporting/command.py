@@ -105,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"{target}: is what is to be exported: choose another folder by -o")
     width = max(len(str(target)) for target in targets.values())
     splats = Splats.of(kept)
-    if "html" in formats:
-        _viewpoint(splats, source, options)  # a camera that is not there is said before the work
+    # a camera that is not there is said before the work
+    view = _viewpoint(splats, source, options) if "html" in formats else None
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     print(f"{source.title}: {len(kept):,} Gaussians" + (f" ({left_out:,} left out)" if left_out else ""))
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     splats = splats if options.sh_degree is None else splats.up_to_degree(options.sh_degree)
     flat = _flat_colours(source, kept, options) if _FLAT & set(formats) else None
     for name, target in targets.items():
-        _write(name, target, source, kept, splats, flat, options)
+        _write(name, target, source, kept, splats, flat, view, options)
         size = target.stat().st_size
         print(f"{target!s:{width}}  {_readable(size):>9}  {DESCRIBED[name].opens_in}", flush=True)
 
@@ -154,13 +154,14 @@ def _write(
     kept: Gaussians,
     splats: Splats,
     colours: Floats | None,
+    view: Viewpoint | None,
     options: Options,
 ) -> None:
     """Writes one file, whole or not at all."""
     too_far = 0
     if name == "html":
-        assert colours is not None
-        view, background = _viewpoint(splats, source, options), _background(source, options).numpy()
+        assert colours is not None and view is not None
+        background = _background(source, options).numpy()
         paged = page.encode(splats, colours, view, title=source.name, background=background)
         content, too_far = paged.content, paged.too_far
     elif name == "spz":

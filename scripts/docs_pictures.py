@@ -215,15 +215,13 @@ def _shoot_at_rest(page: Any, path: Path) -> None:
 @contextlib.contextmanager
 def _server(words: Sequence[str], port_option: str, folder: Path = ROOT) -> Iterator[int]:
     """A program of python's that serves a free port, until the end of the block."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, *words, port_option, str(port)]
     nowhere = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=folder, stdout=nowhere, stderr=nowhere) as process:
         try:
             until = time.monotonic() + PATIENCE_S
-            while not _answers(port):
+            while not answers(port):
                 if process.poll() is not None or time.monotonic() > until:
                     raise UserError(f"{' '.join(map(str, words))}: does not open a page")
                 time.sleep(0.2)
@@ -232,7 +230,15 @@ def _server(words: Sequence[str], port_option: str, folder: Path = ROOT) -> Iter
             process.terminate()
 
 
-def _answers(port: int) -> bool:
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether a page is served at a port of this machine."""
     try:
         with urllib.request.urlopen(f"http://localhost:{port}/", timeout=5):
             return True

@@ -11,17 +11,16 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import cv2
 import pytest
 
 from scene.synthetic import write_synthetic_scene
+from scripts.docs_pictures import answers, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
@@ -63,26 +62,12 @@ def _serve(words: list[str], port: int, folder: Path) -> None:
         assert process.stderr is not None
         try:
             until = time.monotonic() + PATIENCE_S
-            while not _answers(port):
+            while not answers(port):
                 assert process.poll() is None, process.stderr.read()
                 assert time.monotonic() < until, f"{words}: no page at port {port}"
                 time.sleep(0.2)
         finally:
             process.send_signal(signal.SIGINT)
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://localhost:{port}/", timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_command(line: str, folder: Path) -> None:
@@ -91,16 +76,16 @@ def run_command(line: str, folder: Path) -> None:
     python = [sys.executable]
     if program == "python" and words[0] == "train.py":
         short = [] if "--resume" in words else ["--iterations", ITERATIONS, "--overwrite"]
-        short += ["--viewer_port", str(_free_port())] if "--viewer" in words else []
+        short += ["--viewer_port", str(free_port())] if "--viewer" in words else []
         _run([*python, str(ROOT / "train.py"), *words[1:], *short], folder)
     elif program == "python" and words[0] == "render.py":
         short = ["--n_frames", "3"] if "--video" in words else []
         _run([*python, str(ROOT / "render.py"), *words[1:], *short], folder)
     elif program == "scripts/view":
-        port = _free_port()
+        port = free_port()
         _serve([*python, "-m", "viewer", *words, "--port", str(port)], port, folder)
     elif program == "tensorboard":
-        port = _free_port()
+        port = free_port()
         _serve([*python, "-m", "tensorboard.main", *words, "--port", str(port)], port, folder)
     elif program == "scripts/export":
         _run([*python, "-m", "exporting", *words], folder)
