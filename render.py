@@ -11,27 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import re
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
+from begin import begin
 
-try:
-    import torch
-except ModuleNotFoundError as missing:
-    print(
-        f"error: {missing.name} is not installed for {sys.executable}: source .venv/bin/activate, or call "
-        "scripts/demo once, which installs everything",
-        file=sys.stderr,
-    )
-    sys.exit(2)
+begin()
+
+import torch
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 

@@ -11,27 +11,17 @@ Each step below is one call into a room (folder) of the same name.
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import sys
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
+from begin import begin
 
-try:
-    import torch
-except ModuleNotFoundError as missing:
-    print(
-        f"error: {missing.name} is not installed for {sys.executable}: source .venv/bin/activate, or call "
-        "scripts/demo once, which installs everything",
-        file=sys.stderr,
-    )
-    sys.exit(2)
+begin()
+
+import torch
 from torch import Tensor
 from tqdm import tqdm
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
+    "begin": set(),
     "atomic": set(),
     "native": set(),
     "scene": set(),
@@ -28,8 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "configs": {"depth_priors", "gaussian_model", "losses", "rasterizer", "scene"},
     "reporting": {"configs", "evaluation", "scene"},
     "showing": {"configs", "depth_priors", "engine", "evaluation", "gaussian_model", "reporting", "scene"},
-    "exporting": {"configs", "engine", "gaussian_model", "native", "rasterizer", "scene"},
-    "viewer": {"configs", "engine", "evaluation", "gaussian_model", "native", "rasterizer", "scene"},
+    "exporting": {"begin", "configs", "engine", "gaussian_model", "native", "rasterizer", "scene"},
+    "viewer": {"begin", "configs", "engine", "evaluation", "gaussian_model", "native", "rasterizer", "scene"},
 }
 COMMANDS = {"train", "render", "benchmarks"}  # may import everything, and nobody imports them
 OURS = {*ARROWS, *COMMANDS, "scripts", "tests"}

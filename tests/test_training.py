@@ -271,7 +271,7 @@ def test_unregistered_and_missing_images_are_listed(small_scene: Path, tmp_path:
 
 @pytest.mark.parametrize("script", ["train.py", "render.py"])
 def test_without_the_environment_one_line_says_what_to_do(script: str) -> None:
-    bare = [sys.executable, "-I", "-S", str(ROOT / script), "--help"]  # no packages
+    bare = [sys.executable, "-E", "-S", str(ROOT / script), "--help"]  # no packages
     done = subprocess.run(bare, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and "torch is not installed" in done.stderr and "scripts/demo" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -8,7 +8,6 @@ An output folder of train.py, or of another 3DGS trainer, or a bare .ply.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,8 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while torch loads: nothing has begun yet
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
+    from begin import begin
+
+    begin()
     from engine import run_command
 
     run_command(main)
