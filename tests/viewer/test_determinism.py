@@ -19,8 +19,10 @@ from native import cache_folder
 from scene import load_scene
 from tests.viewer.fake_browser import PATIENCE_S, FakeBrowser
 from viewer import training
+from viewer.board import Look
 from viewer.frame import Pose
 from viewer.painter import Style
+from viewer.panel import SHOWN
 from viewer.training import Viewer, open_viewer
 
 OPTIONS = [
@@ -66,7 +68,7 @@ def test_a_training_that_is_watched_ends_with_the_same_bits(small_scene, monkeyp
     alone, sizes = _run(small_scene, strategy, lambda iteration, gaussians: None)
     assert len(sizes) > 2  # Gaussians come and go
 
-    monkeypatch.setattr(training, "SHARE", 0.9)  # as often as it can
+    monkeypatch.setattr(training, "SHARE", 1.0)  # as often as it can
     scene = load_scene(small_scene, parse_command_line(["-s", str(small_scene), *OPTIONS]).config.scene)
     opened = open_viewer(
         True, scene, host="localhost", port=18080, style=Style(False, "cpu"), background=torch.zeros(3),
@@ -79,29 +81,40 @@ def test_a_training_that_is_watched_ends_with_the_same_bits(small_scene, monkeyp
         browser.set("refresh every", 1)
         browser.set("compare", True)
         browser.set("", "next")
-        modes = ("splats (drawn by the browser)", "rendered by the program", "depth")
+
+        modes = list(SHOWN)
+
+        def looks() -> list[Look]:
+            return list(viewer._board.looks.values())
+
+        def pictures() -> int:
+            return sum(m["format"] == "jpeg" for m in browser.of("BackgroundImageMessage"))
+
+        def shown(iteration: int, gaussians: Gaussians) -> int:
+            viewer.step(iteration, gaussians)
+            return pictures()
 
         def watch(iteration: int, gaussians: Gaussians) -> None:
+            mode, known = modes[iteration // 4 % 3], pictures()
             if iteration % 4 == 0:
-                browser.set("show", modes[iteration // 4 % 3])
+                browser.set("show", mode)
                 angle = 0.1 * iteration
                 place = np.array([4 * np.sin(angle), 0.0, -4 * np.cos(angle)])
                 browser.move(Pose(place, np.array([1.0, 0.0, 0.0, 0.0]), 0.9, 1.5))
+                browser.wait(lambda: any(np.array_equal(look.pose.position, place) for look in looks()))
+                browser.wait(lambda: viewer._board.mode == SHOWN[mode])
             if iteration == 20:
                 browser.set("Pause training", True)
                 browser.wait(lambda: viewer._board.paused)
                 viewer._session.courier.take(lambda: time.sleep(0.5))  # then it is resumed
                 viewer._session.courier.take(lambda: viewer._board.tell(paused=False))
             viewer.step(iteration, gaussians, {"loss": 1.0})
-            until = time.monotonic() + PATIENCE_S
-            while viewer._session.courier.busy and time.monotonic() < until:
-                time.sleep(0.001)  # so that the next iteration can be shown too
+            viewer._session.courier.rest(PATIENCE_S)  # so that the next iteration can be shown too
+            if iteration % 4 == 0 and SHOWN[mode] != "splats":  # where a pause ends, it may be a step later
+                browser.wait(lambda: shown(iteration, gaussians) > known)
 
         together, _ = _run(small_scene, strategy, watch)
-        pictures = browser.wait(
-            lambda: [m for m in browser.of("BackgroundImageMessage") if m["format"] == "jpeg"]
-        )
-        assert len(pictures) > 5 and browser.splats() > 100  # the case is a real one
+        assert pictures() > 5 and browser.splats() > 100  # the case is a real one
         assert viewer._faults.count == 0 and viewer.paused_seconds > 0.1
         browser.close()
 
