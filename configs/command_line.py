@@ -24,7 +24,7 @@ from configs.together import check_together
 from configs.values import walk
 from errors import UserError
 
-_SHORT = {"-r": "--resolution"}  # 3DGS habit; the other short names are declared in the schema
+SHORT = {"-r": "--resolution"}  # 3DGS habit; the other short names are declared in the schema
 # What a resumed run may change: where and how it runs and what it shows, and how long.
 _MAY_CHANGE = {
     *("source_path", "model_path", "resume", "overwrite", "iterations", "backend", "threads", "quiet"),
@@ -195,7 +195,7 @@ def _spelled_out(argv: Sequence[str]) -> list[str]:
     """Returns the arguments with the short names that the parser does not know replaced."""
     pairs = [word.partition("=") for word in argv]
     return [
-        _SHORT[flag] + equals + value if flag in _SHORT else flag + equals + value
+        SHORT[flag] + equals + value if flag in SHORT else flag + equals + value
         for flag, equals, value in pairs
     ]
 

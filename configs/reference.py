@@ -15,8 +15,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from configs.command_line import SHORT
 from configs.presets import load_preset, preset_names
-from configs.schema import Config
+from configs.schema import CommandLine, Config
 from configs.values import to_plain, walk
 
 _INTRODUCTION = """# Options
@@ -53,7 +54,23 @@ def reference() -> str:
         ]
         meaning = texts[path].replace("|", "\\|")
         parts.append(f"| `{typed}` | {shown(default)} | {', '.join(others)} | {meaning} |")
+    parts.append("\n## Other names\n\n| option | meaning |\n|---|---|")
+    parts += [f"| `{typed}` | {meaning} |" for typed, meaning in _other_names()]
     return "\n".join(parts) + "\n"
+
+
+def _other_names() -> list[tuple[str, str]]:
+    """What can be typed besides the names above, with what it means."""
+    hints = typing.get_type_hints(CommandLine, include_extras=True)
+    own = dict(_texts(CommandLine))
+    found = [(short, f"The same as `{long}`.") for short, long in SHORT.items()]
+    for name, hint in hints.items():
+        for extra in getattr(hint, "__metadata__", ()):
+            aliases = getattr(extra, "aliases", None) or ()
+            found += [(alias, f"The same as `--{name}`.") for alias in aliases]
+        if name in own:
+            found.append((f"--{name}", own[name]))
+    return found
 
 
 def _values(path: str, many: Config, few: Config) -> list[tuple[str, Any]]:

@@ -109,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     view = _viewpoint(splats, source, options) if "html" in formats else None
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    print(f"{source.title}: {len(kept):,} Gaussians" + (f" ({left_out:,} left out)" if left_out else ""))
+    counted = f"{len(kept):,} Gaussian{'' if len(kept) == 1 else 's'}"
+    print(f"{source.title}: {counted}" + (f" ({left_out:,} left out)" if left_out else ""))
     print(f"{'file':{width}}  {'size':>9}  opens in", flush=True)
     splats = splats if options.sh_degree is None else splats.up_to_degree(options.sh_degree)
     flat = _flat_colours(source, kept, options) if _FLAT & set(formats) else None
@@ -250,4 +251,6 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _readable(size: int) -> str:
     """A file's size for people: kB and MB are thousands and millions."""
+    if size < 1000:
+        return f"{size} B"
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

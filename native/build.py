@@ -91,6 +91,7 @@ def build_library(extra_flags: tuple[str, ...] = (), *, native: bool = True) -> 
     """
     compiler = find_compiler()
     key = _cache_key(compiler, extra_flags, native)
+    failure: OSError | None = None
     for folder in (cache_folder(), Path(tempfile.gettempdir()) / f"fewsplat-{os.getuid()}"):
         path = folder / "native" / key / "libfewsplat.so"
         if path.is_file():
@@ -102,6 +103,12 @@ def build_library(extra_flags: tuple[str, ...] = (), *, native: bool = True) -> 
                 began = time.perf_counter()
                 built = _compile(compiler, extra_flags, native, Path(work))
                 os.replace(built, path)
+            if failure is not None:
+                _log.warning(
+                    "%s: cannot keep the compiled CPU kernels there (%s): they are in %s, where they may not "
+                    "last; set FEWSPLAT_CACHE to a writable folder",
+                    cache_folder(), failure.strerror, folder,
+                )  # fmt: skip
             _log.debug("%s: compiled by %s in %.1f s", path, compiler[0], time.perf_counter() - began)
             return path
         except OSError as error:  # a cache that cannot be written: try the next folder

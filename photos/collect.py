@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,8 @@ FOLDERS = ("images", "input")
 """Where the photographs are looked for, besides the folder itself."""
 _ORIENTATION, _FOCAL_35MM, _FOCAL, _MAKE, _MODEL = 0x0112, 0xA405, 0x920A, 0x010F, 0x0110
 _EXIF = 0x8769
+_TOLD = 10  # files in a message
+_log = logging.getLogger(__name__)
 _QUALITY = 95
 """Of a JPEG that has to be written anew because it lies on its side."""
 
@@ -76,6 +80,23 @@ def _photographs(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() in READABLE | CONVERTED]
 
 
+def without_copies(photos: Sequence[Path]) -> list[Path]:
+    """Of files with the same content the first; the others are left out with a warning.
+
+    Raises:
+        UserError: they are all the same.
+    """
+    firsts: dict[bytes, Path] = {}
+    for path in photos:
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        if digest in firsts:
+            _log.warning("%s: the same file as %s: left out", path, firsts[digest].name)
+        firsts.setdefault(digest, path)
+    if len(firsts) == 1 < len(photos):
+        raise UserError(f"{photos[0].parent}: its {len(photos)} photographs are the same one: take others")
+    return list(firsts.values())
+
+
 def copy_upright(photos: Sequence[Path], folder: Path) -> list[Photo]:
     """Puts photographs into a folder, turned as their camera was held.
 
@@ -86,10 +107,11 @@ def copy_upright(photos: Sequence[Path], folder: Path) -> list[Photo]:
         folder: exists and is empty.
 
     Raises:
-        UserError: a file is no picture, or cut short.
+        UserError: files are no pictures, or cut short; all of these are named.
     """
     copied: list[Photo] = []
     taken: set[str] = set()
+    bad: list[str] = []
     for path in photos:
         suffix = path.suffix.lower()
         target = suffix if suffix in READABLE else ".jpg" if suffix in _LOSSY else ".png"
@@ -100,16 +122,20 @@ def copy_upright(photos: Sequence[Path], folder: Path) -> list[Photo]:
         try:
             copied.append(_copy(path, folder / name))
         except (UnidentifiedImageError, SyntaxError, ValueError) as error:
-            advice = "copy it again, or leave it out"
+            advice = "copy it again, or move it out of the folder"
             if suffix in (".heic", ".heif"):
                 advice = "install the package pillow-heif (pip install pillow-heif), or convert it to JPEG"
-            raise UserError(f"{path}: not a readable photograph ({error}): {advice}") from error
+            bad.append(f"{path}: not a readable photograph ({error}): {advice}")
         except OSError as error:
             if error.errno is not None:  # the disk's own reason decides the exit code
                 raise
-            raise UserError(
-                f"{path}: the picture is cut short or damaged ({error}): copy it again"
-            ) from error
+            bad.append(
+                f"{path}: the picture is cut short or damaged ({error}): copy it again, or move it out of "
+                "the folder"
+            )
+    if bad:
+        more = f"\nand {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
+        raise UserError("\n".join(bad[:_TOLD]) + more)
     return copied
 
 

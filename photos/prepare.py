@@ -25,7 +25,7 @@ from tqdm import tqdm
 from atomic import write_bytes
 from errors import UserError
 from photos.advice import guessed_lens, left_out, only_turned, summary
-from photos.collect import FOLDERS, VIDEOS, Photo, copy_upright, find_photos, has_photos
+from photos.collect import FOLDERS, VIDEOS, Photo, copy_upright, find_photos, has_photos, without_copies
 from photos.video import pick_frames
 from scene import MADE, is_scene
 
@@ -142,7 +142,7 @@ def convert(source: Path, target: Path, config: SfmConfig, *, threads: int, quie
         if is_video:
             (work / "frames").mkdir()
             files = pick_frames(source, work / "frames", config.frames, quiet=quiet)
-        copied = copy_upright(files, work / "images")
+        copied = copy_upright(without_copies(files), work / "images")
         if is_video:
             shutil.rmtree(work / "frames")
         found = _reconstruct(copied, work, config, threads, quiet)

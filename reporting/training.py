@@ -9,8 +9,9 @@ from reporting.events import Events, stems_of
 from reporting.pictures import Embedded
 from reporting.run import Run, spread
 
-MOST_VIEWS = 6
 MOST_STAGES = 6
+BUDGET = 6_000_000
+"""Letters of the training views' pictures, within which each of them is shown; else some of them."""
 _KINDS = (  # tag, caption, how it is shown
     ("train/{}/true", "Photograph", "photo"),
     ("train/{}/rendered", "Render", "photo"),
@@ -61,18 +62,28 @@ def stages(run: Run) -> tuple[str, tuple[Stage, ...]]:
 
 
 def training_views(run: Run) -> tuple[tuple[TrainingView, ...], int]:
-    """Returns some training views of which the events hold pictures, and how many more there are."""
+    """Returns the training views of which the events hold pictures, and how many more there are.
+
+    All of them while they fit into `BUDGET`; of more, as many as fit, spread evenly.
+    """
     events = run.events
     found = {stem for tag, _, _ in _KINDS for stem in stems_of(events, *tag.split("{}"))}
     stems = sorted(found)
     rows = []
-    for stem in (stems[i] for i in spread(len(stems), MOST_VIEWS)):
-        row = {caption: _shown(events, tag.format(stem), kind) for tag, caption, kind in _KINDS}
-        if any(row.values()):
-            rows.append((stem, row))
+    if stems:
+        first = _row(events, stems[0])
+        letters = sum(len(picture.data) for picture in first.values() if picture is not None)
+        stems_shown = [stems[i] for i in spread(len(stems), max(1, BUDGET // max(letters, 1)))]
+        rows = [(stem, _row(events, stem)) for stem in stems_shown]
+        rows = [(stem, row) for stem, row in rows if any(row.values())]
     captions = [caption for _, caption, _ in _KINDS if any(row[caption] for _, row in rows)]
     views = tuple(TrainingView(stem, tuple((c, row[c]) for c in captions)) for stem, row in rows)
     return views, len(stems) - len(views)
+
+
+def _row(events: Events, stem: str) -> dict[str, Embedded | None]:
+    """A view's pictures by their captions."""
+    return {caption: _shown(events, tag.format(stem), kind) for tag, caption, kind in _KINDS}
 
 
 def _shown(events: Events, tag: str, kind: str) -> Embedded | None:

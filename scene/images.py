@@ -40,7 +40,7 @@ MAX_REDUCTION = 64
 """Times that an image may be smaller than its camera, or larger: reduced copies go down to an eighth."""
 
 _THREADS = 8  # decoders at work hold full-size images; more would cost memory, not time
-_LISTED = 5  # sizes in a message
+_LISTED = 5  # sizes or images in a message
 
 
 def target_size(width: int, height: int, resolution: int) -> tuple[int, int]:
@@ -72,13 +72,13 @@ def load_views(
         quiet: No progress bar.
 
     Raises:
-        SceneError: For the first image that cannot be read or does not fit its camera.
+        SceneError: For images that cannot be read or do not fit their camera; the first few are named.
     """
     cache = WarpCache(frame.lens for frame in frames)
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     try:
-        results = pool.map(lambda frame: load_view(frame, cache, resolution, alpha), frames)
-        views = list(
+        results = pool.map(lambda frame: _view_or_why(frame, cache, resolution, alpha), frames)
+        found = list(
             tqdm(
                 results,
                 total=len(frames),
@@ -90,10 +90,22 @@ def load_views(
         )
     finally:
         pool.shutdown(cancel_futures=True)
+    if bad := [str(why) for why in found if isinstance(why, SceneError)]:
+        more = f"\nand {len(bad) - _LISTED} more images" if len(bad) > _LISTED else ""
+        raise SceneError("\n".join(bad[:_LISTED]) + more)
+    views = [view for view in found if isinstance(view, View)]
     for label, sizes in cache.mixed_sizes():
         counts = ", ".join(f"{count} of {w}x{h}" for (w, h), count in sizes.most_common(_LISTED))
         _log.warning("%s: its images come in %d sizes: %s; check the folder", label, len(sizes), counts)
     return views
+
+
+def _view_or_why(frame: Frame, cache: WarpCache, resolution: int, alpha: AlphaMeaning) -> View | SceneError:
+    """The view, or why there is none."""
+    try:
+        return load_view(frame, cache, resolution, alpha)
+    except SceneError as error:
+        return error
 
 
 def load_view(frame: Frame, cache: WarpCache, resolution: int, alpha_means: AlphaMeaning) -> View:

@@ -17,7 +17,10 @@ def test_the_page_of_options_is_up_to_date():
 
 
 def test_every_option_is_on_it_with_a_meaning():
-    rows = [line.split(" | ") for line in reference().splitlines() if line.startswith("| `")]
+    page, others = reference().split("## Other names")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     named = {row[0].strip("| `") for row in rows}
     assert {path.removeprefix("scene.").removeprefix("depth.") for path, _ in walk(Config)} == named
     assert all(len(row) == 4 and len(row[3]) > 20 for row in rows)
+    for typed in ("-s", "-m", "-r", "-w", "--source", "--sh_degree", "--depth_loss", "--white_background"):
+        assert others.count(f"| `{typed}` | The same as ") == 1

@@ -15,6 +15,7 @@ import torch
 
 import native
 import rasterizer.contract as contract
+from native import build
 from native.build import SOURCES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,25 @@ def test_the_library_is_built_once_and_found_again() -> None:
     first = native.build_library()
     before = first.stat().st_mtime_ns
     assert native.build_library() == first and first.stat().st_mtime_ns == before
+
+
+def test_a_cache_that_cannot_be_written_is_said_with_where_the_kernels_are_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    monkeypatch.setenv("FEWSPLAT_CACHE", str(blocked))
+    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(build, "_compile", lambda *_: _touched(tmp_path / "built"))
+    path = native.build_library()
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert path.is_file() and str(blocked) in record.getMessage()
+    assert str(path.parents[2]) in record.getMessage() and "FEWSPLAT_CACHE" in record.getMessage()
+
+
+def _touched(path: Path) -> Path:
+    path.write_text("")
+    return path
 
 
 def test_nothing_is_compiled_or_loaded_at_import(tmp_path: Path) -> None:

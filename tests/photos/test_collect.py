@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from errors import UserError
-from photos.collect import copy_upright, find_photos, has_photos
+from photos.collect import copy_upright, find_photos, has_photos, without_copies
 
 ORIENTATION, FOCAL, EXIF = 0x0112, 0x920A, 0x8769
 
@@ -114,5 +114,17 @@ def test_a_damaged_photograph_is_named(tmp_path, name, content, message):
         content = _picture(tmp_path / "whole.jpg", size=(320, 240)).read_bytes()[:2000]
     path.write_bytes(content)
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match=message):
-        copy_upright([path], tmp_path / "out")
+    whole = _picture(tmp_path / "b.jpg")
+    with pytest.raises(UserError, match=message) as caught:
+        copy_upright([path, whole, path], tmp_path / "out")
+    assert str(caught.value).count(f"{name}: ") == 2, "all bad ones are named, not only the first"
+
+
+def test_of_the_same_file_twice_one_is_taken(tmp_path, caplog):
+    a, c = _picture(tmp_path / "a.jpg"), _picture(tmp_path / "c.png")
+    b = tmp_path / "b.jpg"
+    b.write_bytes(a.read_bytes())
+    assert without_copies([a, b, c]) == [a, c]
+    assert [record.getMessage() for record in caplog.records] == [f"{b}: the same file as a.jpg: left out"]
+    with pytest.raises(UserError, match="its 2 photographs are the same one"):
+        without_copies([a, b])

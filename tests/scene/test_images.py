@@ -206,6 +206,19 @@ def test_an_image_of_another_shape_than_its_camera_is_refused_naming_both(make_s
         load_scene(source, SceneConfig())
 
 
+def test_all_images_that_are_bad_are_named_at_once(make_scene):
+    source = make_scene(9)
+    for i in (1, 4):
+        (source / f"images/img_{i:02d}.png").write_bytes(b"")
+    with pytest.raises(SceneError) as caught:
+        load_scene(source, SceneConfig())
+    assert [line.count("is empty") for line in str(caught.value).splitlines()] == [1, 1]
+    for i in range(2, 9):
+        (source / f"images/img_{i:02d}.png").write_bytes(b"")
+    with pytest.raises(SceneError, match=r"\nand 3 more images$"):  # of 8, after 5
+        load_scene(source, SceneConfig())
+
+
 @pytest.mark.parametrize(
     ("camera", "image"),
     [
