@@ -15,3 +15,11 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+
+class SaidElsewhere(UserError):
+    """Another process of the same training has said what is wrong: this one ends without a word."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("said by another process")
+        self.exit_code = exit_code

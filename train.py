@@ -4,18 +4,21 @@
 
 A scene is loaded, Gaussians start from its points, and every iteration renders random training views
 (one, or --batch_size), compares them with their photographs, moves the Gaussians, and now and then adds
-and removes some.
+and removes some. Several processes can share the views of an iteration (torchrun train.py ...).
 Each step below is one call into a room (folder) of the same name.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from begin import begin
 
@@ -59,10 +62,19 @@ from gaussian_model import (
     save_ply,
     set_learning_rates,
 )
-from losses import Objective, PseudoTargets, beside, draw_baseline, mean_squared_error
+from losses import (
+    Objective,
+    PseudoTarget,
+    PseudoTargets,
+    baseline_of,
+    beside,
+    draw_shift,
+    mean_squared_error,
+)
 from native import cache_folder, set_threads
 from photos import scene_of
 from rasterizer import resolve_backend
+from replicas import ALONE, Place, Sums, Team, form_team, mute_parsing, place_of
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
 from showing import compare, describe, finish, say_skipped, show, show_knowledge
 from viewer.painter import Style
@@ -74,39 +86,81 @@ HISTOGRAMS = 10  # how often in a run the distributions are logged
 
 def main() -> None:
     """Checks the input, then trains; nothing is written before the input has proved good."""
-    parsed = parse_command_line()
-    hear(parsed.config.log_level)
-    OutputFolder(parsed.config.model_path).check(
-        resume=parsed.config.resume, overwrite=parsed.config.overwrite
-    )
-    set_threads(parsed.config.threads or torch.get_num_threads())
-    backend = resolve_backend(parsed.config.backend)
-    parsed = with_poses(parsed)
-    scene = load_scene(parsed.config.source_path, parsed.config.scene, quiet=parsed.config.quiet)
-    config = parsed.resolve(len(scene.train), backend)
-    folder = OutputFolder(config.model_path)
-    last = latest_checkpoint(folder.checkpoints) if config.resume else None
-    teachers = range(config.pseudo.teachers_of(config.iterations))
-    there = frozenset(k for k in teachers if last is not None and folder.has_teacher(k))
-    starts = last is None or len(there) < len(teachers)
-    if starts:
-        config.depth.check_points(again=last is not None)
-    knowledge = learn(
-        scene,
-        config.depth,
-        depth_loss=config.loss.wants_depth,
-        starts=starts,
-        cache_folder=cache_folder(),
-        pseudo=pseudo_wish(config),
-        quiet=config.quiet,
-    )
-    with claim_output(config.model_path, resume=config.resume, overwrite=config.overwrite) as output:
-        train(config, scene, knowledge, last, there, output, backend)
+    place = place_of()
+    with mute_parsing(place):
+        parsed = parse_command_line()
+        hear(parsed.config.log_level if place.leads else "error")
+        backend = resolve_backend(parsed.config.backend)
+    set_threads(parsed.config.threads or usual_threads(place))
+    with form_team(place, device_for(backend)) as team:
+        run(parsed, backend, team)
 
 
-def with_poses(parsed: Parsed) -> Parsed:
+def run(parsed: Parsed, backend: str, team: Team) -> None:
+    """All of it, in one process of a team."""
+    quiet = parsed.config.quiet or not team.leads
+    with team.agreed():
+        if team.leads:
+            OutputFolder(parsed.config.model_path).check(
+                resume=parsed.config.resume, overwrite=parsed.config.overwrite
+            )
+    parsed = team.led(lambda: with_poses(parsed, quiet))
+    with team.agreed():
+        scene = load_scene(parsed.config.source_path, parsed.config.scene, quiet=quiet)
+        config = with_batch(replace(parsed.resolve(len(scene.train), backend), quiet=quiet), parsed, team)
+        folder = OutputFolder(config.model_path)
+        last = latest_checkpoint(folder.checkpoints) if config.resume else None
+        teachers = range(config.pseudo.teachers_of(config.iterations))
+        there = frozenset(k for k in teachers if last is not None and folder.has_teacher(k))
+        starts = last is None or len(there) < len(teachers)
+        if starts:
+            config.depth.check_points(again=last is not None)
+    team.check_same_words(scene.fingerprint(), "the scene")
+    team.check_same_words(f"{last and last.name} {sorted(there)}", "what -m holds of the run to resume")
+    knowledge = team.led(
+        lambda: learn(
+            scene,
+            config.depth,
+            depth_loss=config.loss.wants_depth,
+            starts=starts,
+            cache_folder=cache_folder(),
+            pseudo=pseudo_wish(config),
+            quiet=quiet,
+        )
+    )
+    with ExitStack() as stack:
+        with team.agreed():
+            claim = claim_output(config.model_path, resume=config.resume, overwrite=config.overwrite)
+            output = stack.enter_context(claim) if team.leads else folder
+        train(config, scene, knowledge, last, there, output, backend, team)
+
+
+def usual_threads(place: Place) -> int:
+    """CPU threads where none are asked for: all cores, or this process's share of them."""
+    if place.size == 1:
+        return torch.get_num_threads()
+    known = getattr(os, "sched_getaffinity", None)
+    return place.threads(len(known(0)) if known else os.cpu_count() or 1)
+
+
+def with_batch(config: Config, parsed: Parsed, team: Team) -> Config:
+    """The configuration with a view per process and step at least; as many, if nothing else is asked for.
+
+    Raises:
+        UserError: fewer are asked for.
+    """
+    if team.size <= config.batch_size:
+        return config
+    if "batch_size" in parsed.given or config.resume:
+        raise UserError(
+            f"--batch_size {config.batch_size}: expected at least a view per process, and there are "
+            f"{team.size} processes: give a larger one (the views of a step are shared out), or start fewer"
+        )
+    return replace(config, batch_size=team.size)
+
+
+def with_poses(parsed: Parsed, quiet: bool) -> Parsed:
     """The command line with the scene of its photographs in their place, where it names such, or a video."""
-    quiet = parsed.config.quiet
     made = scene_of(parsed.config.source_path, threads=torch.get_num_threads(), quiet=quiet)
     if made is None:
         return parsed
@@ -125,6 +179,7 @@ def train(
     there: Set[int],
     output: OutputFolder,
     backend: str,
+    team: Team = ALONE,
 ) -> None:
     """Runs the optimisation from its start, or from the checkpoint `last`, to its end.
 
@@ -133,21 +188,29 @@ def train(
     device = device_for(backend)
     state = start(config, scene, knowledge.points, device)
     at_hand = knowledge.to(device)
-    if last is not None:
-        resume(state, last, config, output)
-    else:
-        save_ply(output.input_ply, state.gaussians)
-        write_cameras_json(output.cameras, [*scene.train, *scene.test])
-    save_config(output.config, config)
+    with team.agreed():
+        if last is not None:
+            resume(state, last, config, output)
+    if team.leads:
+        if last is None:
+            save_ply(output.input_ply, state.gaussians)
+            write_cameras_json(output.cameras, [*scene.train, *scene.test])
+        save_config(output.config, config)
+    team.check_same(tensors_of(state), "at the start")
     first, clock = state.iteration, time.perf_counter()
 
     with (
         StopRequest() as stop,
         Tracker(
-            output.path, config.iterations, start=first, log_every=config.log_every, quiet=config.quiet
+            output.path,
+            config.iterations,
+            start=first,
+            log_every=config.log_every,
+            quiet=config.quiet,
+            events=team.leads,
         ) as tracker,
         open_viewer(
-            config.viewer,
+            config.viewer and team.leads,
             scene,
             host=config.viewer_host,
             port=config.viewer_port,
@@ -158,6 +221,8 @@ def train(
         ) as viewer,
     ):
         tracker.message(describe(config, scene, state.gaussians, backend))
+        if team.size > 1:
+            tracker.message(shares(config, team))
         for line in knowledge.lines:
             tracker.message(line)
         if first == 0:
@@ -172,17 +237,26 @@ def train(
         taught: list[View] = []
         began = time.perf_counter()
         if config.pseudo.teachers_of(config.iterations) and first < config.iterations:
-            if last is None:  # so that a run that is stopped here can be resumed
+            if last is None and team.leads:  # so that a run that is stopped here can be resumed
                 save(checkpoint_path(output.checkpoints, 0))
             with tracker.paused(), generators_kept(state.generator):
-                taught = teach(config, scene, at_hand, there, output, backend, stop, tracker, viewer)
+                taught = teach(config, scene, at_hand, there, output, backend, stop, tracker, viewer, team)
         teaching = time.perf_counter() - began - viewer.paused_seconds
         lessons = Lessons.of(config, at_hand, taught, device)
         for iteration in range(first + 1, config.iterations + 1):
-            view = learn_once(config, scene, state, lessons, iteration, backend, tracker)
+            view = learn_once(config, scene, state, lessons, iteration, backend, tracker, team)
+            tracker.pool(iteration, team.tell)
             tracker.bar(
                 iteration, len(state.gaussians), state.optimizer, (view.camera.width, view.camera.height)
             )
+            if is_due(iteration - 1, every=config.densify.every):  # one step after a refinement
+                team.check_same(tensors_of(state), f"iteration {iteration}")
+            if team.any(stop.requested):
+                stop.request()
+            if not team.leads:
+                if stop.requested and iteration < config.iterations:
+                    stop.leave()
+                continue
             with tracker.paused():
                 viewer.step(iteration, state.gaussians, tracker.latest)
                 if is_due(iteration, at=config.test_iterations, last=config.iterations):
@@ -200,7 +274,10 @@ def train(
                 say_skipped(lessons.objective.skipped)
                 stop.leave()
 
-        say_skipped(lessons.objective.skipped)
+        skipped = added_up(team.tell(dict(lessons.objective.skipped)))
+        if not team.leads:
+            return
+        say_skipped(skipped)
         if first >= config.iterations:  # it ended here, or was killed just before the figures were written
             tracker.message(f"the run is at iteration {first} already; raise --iterations to train on")
             report = show(config, scene, state.gaussians, backend, tracker, first)
@@ -214,8 +291,33 @@ def train(
         report,
         backend,
         (config.iterations - first, time.perf_counter() - clock - viewer.paused_seconds, teaching),
-        lessons.objective.skipped,
+        skipped,
     )
+
+
+def shares(config: Config, team: Team) -> str:
+    """What several processes mean, in a line."""
+    shown = config.iterations * config.batch_size
+    return (
+        f"{team.size} processes share {config.batch_size} views a step: {config.iterations:,} iterations "
+        f"show {shown:,} photographs; for as many as one process with a view a step would show, --iterations "
+        f"{max(1, config.iterations // config.batch_size)}"
+    )
+
+
+def added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The sums of several tables of counts."""
+    names = dict.fromkeys(name for table in counts for name in table)
+    return {name: sum(table.get(name, 0) for table in counts) for name in names}
+
+
+def tensors_of(state: TrainingState) -> dict[str, Tensor]:
+    """What has to be the same in all processes after every step."""
+    found = {key: value.detach() for key, value in state.gaussians.params.items()}
+    for group in state.optimizer.param_groups:
+        for key, value in state.optimizer.state.get(group["params"][0], {}).items():
+            found[f"{group['name']}'s {key}"] = value
+    return {**found, "the random numbers": state.generator.get_state()}
 
 
 @dataclass
@@ -243,6 +345,34 @@ class Lessons:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What chance has decided for one view of a batch."""
+
+    chosen: int
+    background: Tensor
+    sh_degree: int
+    opacity_factors: Tensor | None
+    shift: float
+    """Of the binocular view, in picture widths."""
+    pseudo: PseudoTarget | None
+
+
+def draw(config: Config, state: TrainingState, lessons: Lessons, iteration: int) -> Draw:
+    """Draws everything random of a view: in all processes for all views, so that these stay alike."""
+    gaussians, generator = state.gaussians, state.generator
+    degree = active_sh_degree(config.optim, iteration, gaussians.max_sh_degree)
+    binocular, progress = config.loss.binocular_at(iteration), iteration / config.iterations
+    return Draw(
+        chosen=state.sampler.next(),
+        background=config.model.training_background(generator).to(gaussians.device),
+        sh_degree=dropped_sh_degree(config.regularise, degree, generator),
+        opacity_factors=dropout_factors(config.regularise, len(gaussians), progress, generator),
+        shift=draw_shift(config.loss.binocular_shift, generator) if binocular else 0.0,
+        pseudo=lessons.pseudo.draw(iteration, generator),
+    )
+
+
 def learn_once(
     config: Config,
     scene: Scene,
@@ -251,10 +381,10 @@ def learn_once(
     iteration: int,
     backend: str,
     tracker: Tracker | None = None,
+    team: Team = ALONE,
 ) -> View:
     """One iteration: density control, gradients of the views of a batch, a step. Returns the last view."""
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
-    objective, device = lessons.objective, gaussians.device
     if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
         densifier.refine(iteration - 1, gaussians, optimizer)
         if len(gaussians) == 0:
@@ -262,62 +392,79 @@ def learn_once(
                 f"iteration {iteration - 1}: no Gaussians are left, all have been pruned: lower "
                 "--densify.prune_opacity or the learning rates; earlier checkpoints are intact"
             )
-    set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations)
-    progress = iteration / config.iterations
-    degree = active_sh_degree(config.optim, iteration, gaussians.max_sh_degree)
-    for _ in range(config.batch_size):  # gradients add up: to Adam, a sum is as good as a mean
-        chosen = state.sampler.next()
-        view = lessons.views.view(chosen, iteration)
-        prior = lessons.priors.get(chosen, view.camera.width, view.camera.height)
-        background = config.model.training_background(state.generator).to(device)
-        image = view.image(background)
-
-        draw = partial(
-            gaussians.render,
-            sh_degree=dropped_sh_degree(config.regularise, degree, state.generator),
-            opacity_factors=dropout_factors(config.regularise, len(gaussians), progress, state.generator),
-            antialiased=config.model.antialiased,
-            backend=backend,
-        )
-        binocular = config.loss.binocular_at(iteration)
-        render = draw(
-            view.camera,
-            background=background,
-            depth=config.model.depth_mode if binocular or prior is not None else None,
-            absgrad=densifier.wants_absgrad,
-        )
-        render.info["means2d"].retain_grad()
-        terms = objective(
-            render,
-            image,
-            view.weight(),
-            iteration=iteration,
-            prior=prior,
-            linear_scales=gaussians.linear_scales,
-            linear_opacities=gaussians.linear_opacities,
-        )
-        if binocular:
-            shift = draw_baseline(view.camera, render.depth[0], config.loss.binocular_shift, state.generator)
-            seen = draw(beside(view.camera, shift), background=background, depth=None).color[0]
-            terms |= objective.beside(render, seen, view.camera, shift, image, view.weight())
-        pseudo = lessons.pseudo.draw(iteration, state.generator)
-        if pseudo is not None:
-            depth = config.model.depth_mode if config.pseudo.depth > 0 else None
-            behind = config.model.evaluation_background(scene.mean_colour).to(device)
-            terms |= objective.pseudo(draw(pseudo.camera, background=behind, depth=depth), pseudo)
-        torch.stack(list(terms.values())).sum().backward()
-        densifier.collect(render.info)
-        if tracker is not None:
-            tracker.losses(iteration, terms)
-            psnr = batch_psnr(render.color.squeeze(0), image, view.weight())
-            tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
+    set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations, config.batch_size)
+    draws = [draw(config, state, lessons, iteration) for _ in range(config.batch_size)]
+    flat = max(drawn.sh_degree for drawn in draws) == 0
+    sums = Sums(team, gaussians, densifier, without=frozenset({"shN"} if flat else ()))
+    for drawn in team.share(draws):  # gradients add up: to Adam, a sum is as good as a mean
+        info = None
+        if drawn is not None:
+            info = look(config, scene, state, lessons, iteration, drawn, backend, tracker)
+        sums.add(info)
+    sums.finish()
+    skipped = lessons.objective.skipped
     if tracker is not None and is_due(iteration, every=config.log_every, last=config.iterations):
-        tracker.write(iteration, {f"skipped/{name}": float(n) for name, n in objective.skipped.items()})
+        tracker.write(iteration, {f"skipped/{name}": float(n) for name, n in skipped.items()})
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     hold_in_shape(gaussians, config.regularise, scene.extent)
     state.iteration = iteration
-    return view
+    return lessons.views.view(draws[-1].chosen, iteration)
+
+
+def look(
+    config: Config,
+    scene: Scene,
+    state: TrainingState,
+    lessons: Lessons,
+    iteration: int,
+    drawn: Draw,
+    backend: str,
+    tracker: Tracker | None,
+) -> dict[str, Any]:
+    """Renders one view, compares it, and leaves its gradients. Returns what the rasterizer says of it."""
+    gaussians, objective, device = state.gaussians, lessons.objective, state.gaussians.device
+    view = lessons.views.view(drawn.chosen, iteration)
+    prior = lessons.priors.get(drawn.chosen, view.camera.width, view.camera.height)
+    image = view.image(drawn.background)
+    rendered = partial(
+        gaussians.render,
+        sh_degree=drawn.sh_degree,
+        opacity_factors=drawn.opacity_factors,
+        antialiased=config.model.antialiased,
+        backend=backend,
+    )
+    binocular = config.loss.binocular_at(iteration)
+    render = rendered(
+        view.camera,
+        background=drawn.background,
+        depth=config.model.depth_mode if binocular or prior is not None else None,
+        absgrad=state.densifier.wants_absgrad,
+    )
+    render.info["means2d"].retain_grad()
+    terms = objective(
+        render,
+        image,
+        view.weight(),
+        iteration=iteration,
+        prior=prior,
+        linear_scales=gaussians.linear_scales,
+        linear_opacities=gaussians.linear_opacities,
+    )
+    if binocular:
+        baseline = baseline_of(drawn.shift, view.camera, render.depth[0])
+        seen = rendered(beside(view.camera, baseline), background=drawn.background, depth=None).color[0]
+        terms |= objective.beside(render, seen, view.camera, baseline, image, view.weight())
+    if drawn.pseudo is not None:
+        depth = config.model.depth_mode if config.pseudo.depth > 0 else None
+        behind = config.model.evaluation_background(scene.mean_colour).to(device)
+        terms |= objective.pseudo(rendered(drawn.pseudo.camera, background=behind, depth=depth), drawn.pseudo)
+    torch.stack(list(terms.values())).sum().backward()
+    if tracker is not None:
+        tracker.losses(iteration, terms)
+        psnr = batch_psnr(render.color.squeeze(0), image, view.weight())
+        tracker.scalars(iteration, {"metrics/psnr_batch": psnr})
+    return render.info
 
 
 def teach(
@@ -330,6 +477,7 @@ def teach(
     stop: StopRequest,
     tracker: Tracker,
     viewer: NoViewer,
+    team: Team,
 ) -> list[View]:
     """Trains models with other seeds, but those that are `there` in the output folder; their pseudo views."""
     length = config.pseudo.teacher_iterations or config.iterations
@@ -353,17 +501,20 @@ def teach(
             disable=True if config.quiet else None,
         )  # fmt: skip
         for iteration in bar:
-            learn_once(alone, scene, state, lessons, iteration, backend)
+            learn_once(alone, scene, state, lessons, iteration, backend, team=team)
             viewer.step(iteration, state.gaussians, of=length, phase=which)
-            if stop.requested:
+            if team.any(stop.requested):
+                stop.request()
                 stop.leave()
-        say_skipped(lessons.objective.skipped, f"{which}: ")
-        save_ply(path, state.gaussians)
-        output.seal_teacher(k)
+        say_skipped(added_up(team.tell(dict(lessons.objective.skipped))), f"{which}: ")
+        if team.leads:
+            save_ply(path, state.gaussians)
+            output.seal_teacher(k)
         seconds = time.perf_counter() - began
         tracker.message(
             f"{which}: {len(state.gaussians):,} Gaussians, {length:,} iterations in {seconds:.0f} s"
         )
+    team.wait()  # until the last of them is written
     background = config.model.evaluation_background(scene.mean_colour).to(device)
     models = [load_ply(path).to(device) for path in paths]
     return [

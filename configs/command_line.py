@@ -125,7 +125,7 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Parsed:
         config.depth.check_maps()
     else:
         config.depth.check()
-    if config.resume and base is not None:
+    if config.resume and base is not None and (config.model_path / "config.yaml").is_file():
         _check_unchanged(base, config)
     return Parsed(config, frozenset(given), args, base)
 

@@ -56,7 +56,8 @@ class Config:
     and cpu_capture a number of Gaussians, for short ones."""
     batch_size: int = 1
     """Training views per iteration, which takes so many times longer; give fewer --iterations then. Learning
-    rates stay as they are given. Where there are fewer views, they repeat within an iteration."""
+    rates stay as they are given, but for --optim.batch_rule. Where there are fewer views, they repeat within
+    an iteration. Several processes (torchrun) share them, and take a view each if nothing is said."""
     backend: Literal["auto", "gsplat", "cpu", "reference"] = "auto"
     """Rasterizer: gsplat (CUDA), cpu (C++, all cores), reference (plain torch, slow, exact). auto: gsplat
     where there is a GPU, else cpu."""

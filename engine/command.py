@@ -7,6 +7,7 @@
 | a mistake in the input: `UserError` | 2 |
 | out of memory, CPU or GPU | 3 |
 | the disk is full | 4 |
+| another process of the training has ended | 5 |
 | Ctrl-C | 130 |
 | SIGTERM | 143 |
 
@@ -30,7 +31,7 @@ from typing import Any, NoReturn
 
 from engine import words
 from engine.checkpoint import latest_checkpoint
-from errors import UserError
+from errors import SaidElsewhere, UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_MEMORY = ("can't allocate", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
@@ -71,6 +72,11 @@ class StopRequest:
     def requested(self) -> bool:
         """Says whether the loop should stop after this iteration."""
         return self._number is not None
+
+    def request(self) -> None:
+        """Requests it as a SIGTERM would, where no signal has: another process of the training got one."""
+        if self._number is None:
+            self._number = signal.SIGTERM
 
     def leave(self) -> NoReturn:
         """Leaves the loop with the exit code of the signal that was received.
@@ -142,6 +148,8 @@ def _report(error: BaseException) -> int:
     facts: dict[str, Any] = getattr(error, _FACTS, {})
     if words.heard("debug") and isinstance(error, Exception):
         traceback.print_exception(error)
+    if isinstance(error, SaidElsewhere):
+        return error.exit_code
     if isinstance(error, UserError):
         words.say(str(error), "error")
         return error.exit_code

@@ -23,7 +23,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -120,6 +120,22 @@ class Tracker:
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + (value.detach() if isinstance(value, Tensor) else value), count + 1)
 
+    def pool(self, iteration: int, tell: Callable[[Any], list[Any]]) -> None:
+        """Adds up what all processes of a training have seen since the last reading, just before the next.
+
+        Args:
+            iteration: the iteration; does nothing where `bar` will not read.
+            tell: given a value to be sent, returns that of every process; see `replicas.Team.tell`.
+        """
+        if not self._reads(iteration):
+            return
+        pooled: dict[str, tuple[Tensor | float, int]] = {}
+        for sums in tell({name: (float(total), count) for name, (total, count) in self._sums.items()}):
+            for name, (total, count) in sums.items():
+                before = pooled.get(name, (0.0, 0))
+                pooled[name] = (before[0] + total, before[1] + count)
+        self._sums = pooled
+
     def write(self, iteration: int, values: Mapping[str, Tensor | float]) -> None:
         """Writes values at once, for rare ones such as metrics/psnr_test."""
         if self._writer is not None:
@@ -144,7 +160,7 @@ class Tracker:
         self._facts.update(iteration=iteration, gaussians=gaussians)
         if resolution is not None:
             self._facts["resolution"] = resolution
-        if iteration % self._log_every == 0 or iteration == self._iterations:
+        if self._reads(iteration):
             self._read(iteration, gaussians, optimizer)
         self._bar.update(iteration - self._bar.n)
 
@@ -234,6 +250,10 @@ class Tracker:
         """Prints a line above the bar (also where there is no bar; not if quiet, nor above level `info`)."""
         if not self._quiet and words.heard("info"):
             words.say(text)
+
+    def _reads(self, iteration: int) -> bool:
+        """Whether the values are read after this iteration."""
+        return iteration % self._log_every == 0 or iteration == self._iterations
 
     def _read(self, iteration: int, gaussians: int, optimizer: torch.optim.Optimizer | None) -> None:
         """Reads the means, writes them and everything else that has a curve, and renews the bar's text."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from torch import Tensor
 from errors import UserError
 from gaussian_model.gaussians import Gaussians
 from gaussian_model.parameters import KEYS
+
+BETAS = (0.9, 0.999)
+"""Adam's decay rates of its two averages (3DGS)."""
 
 EPSILON = 1e-15
 """Adam's epsilon (3DGS): the gradients of a mean-reduced image loss are far below the usual 1e-8."""
@@ -42,6 +46,10 @@ class OptimConfig:
     """Rate of the rotations."""
     decay: float = 1.0
     """Factor that the rates of all but the positions fall by over the training, log-linearly."""
+    batch_rule: Literal["none", "sqrt"] = "none"
+    """What several views a step (--batch_size) do to the rates. sqrt: they grow with the root of the number,
+    and Adam's averages forget as much per view as ever (Zhao et al., On Scaling Up 3D Gaussian Splatting
+    Training, 2024)."""
     sh_degree_interval: int = field(default=1000, metadata={"unit": "iterations"})
     """Iterations after which one more SH degree becomes active; 0 = all from the start."""
 
@@ -74,7 +82,7 @@ class GaussianAdam(torch.optim.Adam):
         """Own the parameters of `gaussians`, with the rates of iteration 0."""
         groups = [{"params": [gaussians.params[key]], "name": key, "lr": 0.0} for key in KEYS]
         fused = True if gaussians.device.type == "cuda" else None
-        super().__init__(groups, lr=0.0, betas=(0.9, 0.999), eps=EPSILON, fused=fused)
+        super().__init__(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=fused)
         set_learning_rates(self, config, extent, 0, 1)
 
     # torch annotates step as a property-like attribute of several overloads; ours is the common one.
@@ -126,9 +134,14 @@ class GaussianAdam(torch.optim.Adam):
 
 
 def set_learning_rates(
-    optimizer: GaussianAdam, config: OptimConfig, extent: float, iteration: int, iterations: int
+    optimizer: GaussianAdam,
+    config: OptimConfig,
+    extent: float,
+    iteration: int,
+    iterations: int,
+    batch_size: int = 1,
 ) -> None:
-    """Write the learning rates of one iteration into the optimizer's groups.
+    """Write the learning rates of one iteration into the optimizer's groups, and Adam's two betas.
 
     Args:
         optimizer: its groups are found by name.
@@ -136,13 +149,17 @@ def set_learning_rates(
         extent: scene extent, world units; multiplies the rate of `means`.
         iteration: 0 to iterations.
         iterations: length of the training.
+        batch_size: views per step, for `config.batch_rule`.
     """
+    views = batch_size if config.batch_rule == "sqrt" else 1
     for group in optimizer.param_groups:
         name = group["name"]
         if name == "means":
-            group["lr"] = means_learning_rate(config, extent, iteration, iterations)
+            rate = means_learning_rate(config, extent, iteration, iterations)
         else:
-            group["lr"] = getattr(config, f"{name}_lr") * config.decay ** (iteration / max(iterations, 1))
+            rate = getattr(config, f"{name}_lr") * config.decay ** (iteration / max(iterations, 1))
+        group["lr"] = rate * math.sqrt(views)
+        group["betas"] = (BETAS[0] ** views, BETAS[1] ** views)
 
 
 def means_learning_rate(config: OptimConfig, extent: float, iteration: int, iterations: int) -> float:

@@ -6,7 +6,7 @@ come from the same dictionary.
 
 from __future__ import annotations
 
-from losses.binocular import beside, draw_baseline
+from losses.binocular import baseline_of, beside, draw_shift
 from losses.depth import DepthLoss
 from losses.image import l1_and_ssim, mean_squared_error, ssim, ssim_map
 from losses.objective import LossConfig, Objective
@@ -19,8 +19,9 @@ __all__ = [
     "PseudoConfig",
     "PseudoTarget",
     "PseudoTargets",
+    "baseline_of",
     "beside",
-    "draw_baseline",
+    "draw_shift",
     "l1_and_ssim",
     "mean_squared_error",
     "ssim",

@@ -25,20 +25,28 @@ LEAST_ALPHA = 0.5
 """Opacity below which a rendered depth says nothing."""
 
 
-def draw_baseline(camera: Camera, depth: Tensor, largest: float, generator: torch.Generator) -> float:
-    """How far to move along the camera's x axis, world units; uniform, either way; 0 if nothing is seen.
+def draw_shift(largest: float, generator: torch.Generator) -> float:
+    """How far to move the picture, in its widths: uniform, either way.
 
     Args:
-        camera: the view's.
-        depth: [H, W], rendered camera z; its median moves by at most `largest` picture widths.
         largest: a share of the width.
         generator: CPU generator.
     """
-    share = largest * (2.0 * float(torch.rand((), generator=generator)) - 1.0)
+    return largest * (2.0 * float(torch.rand((), generator=generator)) - 1.0)
+
+
+def baseline_of(shift: float, camera: Camera, depth: Tensor) -> float:
+    """How far that is along the camera's x axis, world units; 0 if nothing is seen.
+
+    Args:
+        shift: in picture widths, which is by how much the median depth moves.
+        camera: the view's.
+        depth: [H, W], rendered camera z.
+    """
     known = depth.detach()[depth.detach() > 0]
     if not len(known):
         return 0.0
-    return share * camera.width * float(known.median()) / float(camera.K[0, 0])
+    return shift * camera.width * float(known.median()) / float(camera.K[0, 0])
 
 
 def beside(camera: Camera, baseline: float) -> Camera:

@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "gaussian_model": {"native", "rasterizer", "scene"},
     "evaluation": {"losses", "rasterizer", "scene"},
     "engine": {"gaussian_model", "scene"},
+    "replicas": {"gaussian_model"},
     "configs": {"depth_priors", "gaussian_model", "losses", "rasterizer", "scene"},
     "reporting": {"configs", "evaluation", "scene"},
     "showing": {"configs", "depth_priors", "engine", "evaluation", "gaussian_model", "reporting", "scene"},

@@ -58,6 +58,11 @@ class DefaultDensifier:
         self.statistics: dict[str, Tensor] = {}
         self._stopped = False
 
+    @property
+    def collects(self) -> bool:
+        """Whether `collect` still makes use of what it is given: not after the last refinement."""
+        return not self._stopped
+
     @torch.no_grad()
     def collect(self, info: Mapping[str, Any]) -> None:
         """Add the gradients of one backward pass; exact for every Gaussian with radii > 0.

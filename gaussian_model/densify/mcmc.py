@@ -36,6 +36,7 @@ class McmcDensifier:
     """Relocate, grow and perturb. Keeps no statistics: opacity alone says what is needed."""
 
     wants_absgrad = False
+    collects = False
 
     def __init__(self, config: DensifyConfig, generator: torch.Generator) -> None:
         """Draw everything from `generator` (CPU)."""

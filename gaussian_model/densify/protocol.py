@@ -32,6 +32,11 @@ class Densifier(Protocol):
 
     wants_absgrad: bool
     """Whether to render with `absgrad=True`."""
+
+    @property
+    def collects(self) -> bool:
+        """Whether `collect` still makes use of what it is given."""
+
     statistics: dict[str, Tensor]
     """Per-Gaussian sums [N] since the last refinement; empty where none are kept."""
 
@@ -61,6 +66,7 @@ class NoDensifier:
     """A fixed number of Gaussians."""
 
     wants_absgrad = False
+    collects = False
 
     def __init__(self) -> None:
         self.statistics: dict[str, Tensor] = {}

@@ -174,6 +174,9 @@ def test_the_output_folder_is_named_after_the_scene(tmp_path):
 def test_what_is_to_be_resumed_must_be_there(tmp_path):
     with pytest.raises(ConfigError, match=r"--resume: .*nothing holds no run"):
         parse_command_line(["-m", str(tmp_path / "nothing"), "--resume"])
+    # where options are given, it is not they that are wrong: the output folder's own check says what is
+    options = ["-s", str(tmp_path), "--config", "quick", "--init", "sfm"]
+    assert parse_command_line(["-m", str(tmp_path / "nothing"), *options, "--resume"]).config.resume
 
 
 def test_a_scene_must_be_given():

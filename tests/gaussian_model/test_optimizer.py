@@ -149,6 +149,18 @@ def test_the_rate_of_the_positions_falls_log_linearly_and_the_others_stay():
     assert math.isfinite(means_learning_rate(config, 1.0, 0, 0))
 
 
+def test_rates_grow_with_the_root_of_the_batch_where_that_is_wished():
+    config = OptimConfig(batch_rule="sqrt")
+    plain, batch = (GaussianAdam(random_gaussians(2), config, 3.0) for _ in range(2))
+    set_learning_rates(plain, OptimConfig(), 3.0, 500, 1000, batch_size=4)
+    set_learning_rates(batch, config, 3.0, 500, 1000, batch_size=4)
+    for one, four in zip(plain.param_groups, batch.param_groups, strict=True):
+        assert four["lr"] == pytest.approx(2 * one["lr"], rel=1e-12)
+        assert one["betas"] == (0.9, 0.999)
+        # as much is forgotten in one step as in four steps of one view
+        assert four["betas"] == pytest.approx((0.9**4, 0.999**4), rel=1e-12)
+
+
 def test_one_more_sh_degree_per_interval():
     config = OptimConfig(sh_degree_interval=100)
     assert [active_sh_degree(config, i, 3) for i in (1, 99, 100, 200, 300, 10_000)] == [0, 0, 1, 2, 3, 3]

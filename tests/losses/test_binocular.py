@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses.binocular import beside, binocular_loss, draw_baseline, row_warp
+from losses.binocular import baseline_of, beside, binocular_loss, draw_shift, row_warp
 from scene import Camera
 
 HEIGHT, WIDTH = 17, 33
@@ -113,6 +113,8 @@ def test_the_baseline_moves_the_middle_of_the_scene_by_a_share_of_the_width():
     generator = torch.Generator().manual_seed(0)
     depth = torch.full((HEIGHT, WIDTH), 4.0)
     depth[0] = 0.0
-    shares = [draw_baseline(CAMERA, depth, 0.1, generator) * 30 / 4 / WIDTH for _ in range(200)]
+    shifts = [draw_shift(0.1, generator) for _ in range(200)]
+    shares = [baseline_of(shift, CAMERA, depth) * 30 / 4 / WIDTH for shift in shifts]
+    assert shares == pytest.approx(shifts)  # 30 / 4: focal length over depth
     assert max(shares) <= 0.1 and min(shares) >= -0.1 and max(shares) - min(shares) > 0.18
-    assert draw_baseline(CAMERA, depth * 0, 0.1, generator) == 0.0
+    assert baseline_of(0.1, CAMERA, depth * 0) == 0.0

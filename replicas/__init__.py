@@ -1,0 +1,27 @@
+"""Several processes that train one model, each on its share of a batch's views (data parallel).
+
+    torchrun --nproc-per-node=2 train.py -s SCENE
+
+Every process has the whole model and draws the same random numbers; each renders its own views of a batch.
+Their gradients and density statistics are added up in the order of the views, so that every process takes
+the same step, and on the CPU the very step that one process alone takes with that batch, bit for bit. Process
+0 alone writes files.
+"""
+
+from __future__ import annotations
+
+from replicas.place import Place, mute_parsing, place_of
+from replicas.sums import Sums
+from replicas.team import ALONE, ReplicaLost, ReplicasDiffer, Team, form_team
+
+__all__ = [
+    "ALONE",
+    "Place",
+    "ReplicaLost",
+    "ReplicasDiffer",
+    "Sums",
+    "Team",
+    "form_team",
+    "mute_parsing",
+    "place_of",
+]
