@@ -76,6 +76,7 @@ from photos import scene_of
 from rasterizer import resolve_backend
 from replicas import ALONE, Place, Sums, Team, form_team, mute_parsing, place_of
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
+from scene.geometry import is_forward_facing
 from showing import compare, describe, finish, say_skipped, show, show_knowledge
 from viewer.painter import Style
 from viewer.training import NoViewer, open_viewer
@@ -107,7 +108,9 @@ def run(parsed: Parsed, backend: str, team: Team) -> None:
     parsed = team.led(lambda: with_poses(parsed, quiet))
     with team.agreed():
         scene = load_scene(parsed.config.source_path, parsed.config.scene, quiet=quiet)
-        config = with_batch(replace(parsed.resolve(len(scene.train), backend), quiet=quiet), parsed, team)
+        around = not is_forward_facing([view.camera for view in scene.train])
+        config = parsed.resolve(len(scene.train), backend, around=around)
+        config = with_batch(replace(config, quiet=quiet), parsed, team)
         folder = OutputFolder(config.model_path)
         last = latest_checkpoint(folder.checkpoints) if config.resume else None
         teachers = range(config.pseudo.teachers_of(config.iterations))
@@ -459,6 +462,8 @@ def look(
         depth = config.model.depth_mode if config.pseudo.depth > 0 else None
         behind = config.model.evaluation_background(scene.mean_colour).to(device)
         terms |= objective.pseudo(rendered(drawn.pseudo.camera, background=behind, depth=depth), drawn.pseudo)
+    else:
+        objective.pseudo_unknown(iteration)
     torch.stack(list(terms.values())).sum().backward()
     if tracker is not None:
         tracker.losses(iteration, terms)

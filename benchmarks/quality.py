@@ -6,7 +6,10 @@ goes on where it was.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -26,6 +29,8 @@ from benchmarks.quality_cells import Cell, find_cells
 from benchmarks.quality_figures import figures, markdown, means_of, rows_of, side_by_side
 from benchmarks.quality_sheets import keep_pictures, write_sheets
 from errors import UserError
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass
@@ -115,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(cell: Cell, folder: Path, options: Options) -> dict[str, Any]:
     """Figures of one training, or its error; its pictures go beside the results."""
     start = time.perf_counter()
-    done = subprocess.run(cell.command(folder), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        cell.command(folder), capture_output=True, text=True, check=False, preexec_fn=_end_with_parent
+    )
     if done.returncode != 0:
         lines = [line.strip(" │") for line in done.stderr.splitlines() if any(c.isalnum() for c in line)]
         told = [line for line in lines if "--help" not in line]  # which follows an option that is unknown
@@ -142,12 +149,19 @@ def _train(cell: Cell, folder: Path, options: Options) -> dict[str, Any]:
     return found
 
 
+def _end_with_parent() -> None:
+    """Called in a child: has it stopped where the benchmark is killed (on Linux only)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _read(path: Path) -> dict[str, Any]:
     """The cells of an earlier run; none where there is no readable file."""
     try:
         cells = dict(json.loads(path.read_text())["cells"])
         for name, cell in cells.items():
-            if not isinstance(cell, dict) or not ("error" in cell or isinstance(cell.get("psnr"), float)):
+            if not isinstance(cell, dict) or not ("error" in cell or _is_whole(cell)):
                 raise ValueError(f"{name}: {str(cell)[:40]}")
             cell.setdefault("command", [])
         return cells
@@ -155,6 +169,16 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected this benchmark's results ({error}): move it away") from error
+
+
+def _is_whole(cell: dict[str, Any]) -> bool:
+    """Whether a result has all figures, and these are numbers."""
+    figures = [cell.get(name) for name in ("psnr", "ssim", "gaussians", "seconds")]
+    if isinstance(cell.get("lpips", 0.0), (int, float)):
+        figures.append(cell.get("lpips", 0.0))
+    if not isinstance(cell.get("per_view"), dict):
+        return False
+    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in figures)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,13 @@ from errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("images", "sparse", "transforms.json", "transforms_train.json")
 """One of these makes a folder a scene."""
+_OUTPUT = "the benchmark itself"
+_OWN = {
+    **dict.fromkeys(("_s", "__source", "__source_path"), "the scenes"),
+    **dict.fromkeys(("_m", "__model_path", "__overwrite", "__resume", "__eval", "__quiet"), _OUTPUT),
+    **{"__n_views": "--views", "__config": "--presets", "__seed": "--seeds"},
+}
+"""Options of train.py (dashes as underscores) that a training gets from elsewhere, and from where."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,9 @@ class Cell:
     variant: str
     options: tuple[str, ...]
     seed: int
+    common: str = ""
+    """What all trainings of the call have in common besides; part of the name, so that calls with other
+    options do not take each other's results away."""
     digest: str = ""
     """Of what the preset says, so that one that has changed is trained anew."""
 
@@ -41,7 +51,9 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its folder."""
-        words = (self.scene.name, str(self.views or "all"), self.label.replace(", ", "-"), str(self.seed))
+        words = [self.scene.name, str(self.views or "all"), self.label.replace(", ", "-"), str(self.seed)]
+        if self.common:
+            words.append(hashlib.sha256(self.common.encode()).hexdigest()[:6])
         return "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in word) for word in words)
 
     def command(self, folder: Path) -> list[str]:
@@ -75,8 +87,10 @@ def find_cells(
     Raises:
         UserError: no scene, or an option with no meaning.
     """
-    if not (views and presets and seeds) or min(views) < 0:
-        raise UserError("--views, --presets, --seeds: expected at least one each, views from 0: name some")
+    if not (views and presets and seeds):
+        raise UserError("--views, --presets, --seeds: expected at least one each: name some")
+    if min(*views, *seeds) < 0:
+        raise UserError(f"--views, --seeds: expected numbers from 0, got {min(*views, *seeds)}")
     scenes = [place for one in given for place in _places(one, views)]
     if not scenes:
         raise UserError("expected a scene, or a folder of scenes: name one")
@@ -86,9 +100,11 @@ def find_cells(
         if not equals or not name.strip():
             raise UserError(f"--variants: expected NAME=OPTIONS, got {variant!r}")
         named.append((name.strip(), _split(words, "--variants")))
+    for option, said in (("--train", common), *(("--variants", words) for words in _listed(variants))):
+        _refuse_own(option, said)
     every, digests = _split(common, "--train"), {name: _digest(name) for name in presets}
     cells = [
-        Cell(scene, count, preset, name, (*every, *words), seed, digests[preset])
+        Cell(scene, count, preset, name, (*every, *words), seed, common.strip(), digests[preset])
         for scene, counts in scenes
         for count in counts
         for preset in presets
@@ -102,6 +118,18 @@ def find_cells(
             "seeds of different names: rename or leave out one"
         )
     return cells
+
+
+def _refuse_own(option: str, said: str) -> None:
+    """Refuses what each training is given already, and would then be something else than its row says.
+
+    Raises:
+        UserError: names it.
+    """
+    for word in _split(said.partition("=")[2] if option == "--variants" else said, option):
+        name = word.partition("=")[0].replace("-", "_")
+        if word.startswith("-") and name in _OWN:
+            raise UserError(f"{option}: {word}: that is for {_OWN[name]} to say: leave it out")
 
 
 def _listed(variants: Sequence[str]) -> list[str]:
@@ -146,7 +174,11 @@ def _digest(preset: str) -> str:
     Raises:
         UserError: there is no such preset, or it is no good.
     """
-    said = [to_plain(load_preset(preset, few_views=few)) for few in (False, True)]
+    said = [
+        to_plain(load_preset(preset, few_views=few, around=around))
+        for few in (False, True)
+        for around in (False, True)
+    ]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

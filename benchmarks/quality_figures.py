@@ -75,7 +75,9 @@ def side_by_side(figures: Figures) -> list[dict[str, Any]]:
             row[f"{scene}, {views or 'all'}"] = " / ".join(texts)
         known = [values for values in of.values() if values.get("psnr")]
         means = [_mean(_scene_means([v[name] for v in known]), digits) for name, digits in _SCORES]
-        rows.append(row | {"mean": " / ".join(means) if len(known) == len(places) else "-"})
+        if 0 < len(known) < len(places):  # a mean of other scenes is not for comparing
+            means.append(f"(of {len(known)})")
+        rows.append(row | {"mean": " / ".join(means) if known else "-"})
     return rows
 
 

@@ -12,12 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from atomic import atomic_write
 from benchmarks.quality_cells import ROOT, Cell
 
 SHEET_HEIGHT = 240
 """Pixels of a picture's height in a contact sheet."""
+_LETTERS = 14  # pixels
 
 
 def keep_pictures(folder: Path, target: Path) -> None:
@@ -60,7 +62,10 @@ def write_sheets(
         for cell, folder in zip(shown, folders, strict=True):
             scores = known[cell.name].get("per_view", {}).get("PSNR", {})
             for part in ("renders", "depth"):
-                texts = [_caption(cell, name, scores) if part == "renders" else "" for name in picked]
+                texts = [
+                    _caption(cell, name, scores) if part == "renders" else f"{cell.label}: depth, own scale"
+                    for name in picked
+                ]
                 pictures = zip(picked, texts, widths, strict=True)
                 rows.append(np.hstack([_labelled(folder / part / n, text, w) for n, text, w in pictures]))
         path = output / f"{scene.name}_{count or 'all'}.jpg"
@@ -84,7 +89,7 @@ def _labelled(path: Path, text: str, width: int = 0) -> NDArray[np.uint8]:
     if image is None:
         image = np.zeros((SHEET_HEIGHT, SHEET_HEIGHT * 4 // 3, 3), np.uint8)
     width = width or max(1, round(image.shape[1] * SHEET_HEIGHT / image.shape[0]))
-    small = cv2.resize(image, (width, SHEET_HEIGHT), interpolation=cv2.INTER_AREA)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(small, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+    small = Image.fromarray(cv2.resize(image, (width, SHEET_HEIGHT), interpolation=cv2.INTER_AREA))
+    font = ImageFont.load_default(_LETTERS)
+    ImageDraw.Draw(small).text((6, 4), text, "white", font, stroke_width=2, stroke_fill="black")
     return np.asarray(small, np.uint8)

@@ -57,19 +57,22 @@ class Parsed:
     argv: tuple[str, ...]
     base: Config | None
 
-    def resolve(self, n_train_views: int, backend: str) -> Config:
+    def resolve(self, n_train_views: int, backend: str, *, around: bool = False) -> Config:
         """Returns the final configuration.
 
         Args:
-            n_train_views: chooses the preset if the user named none.
-            backend: likewise.
+            n_train_views: chooses the preset if the user named none, and whether its section few_views
+                counts.
+            backend: chooses the preset likewise.
+            around: the cameras do not all look one way: whether the preset's section `around` counts.
 
         Raises:
             ConfigError: the values do not go together.
         """
         if self.base is None:
             name = choose_preset(n_train_views, backend)
-            base = dataclasses.replace(load_preset(name), config=name, scene=self.config.scene)
+            base = load_preset(name, few_views=n_train_views <= FEW_VIEWS, around=around)
+            base = dataclasses.replace(base, config=name, scene=self.config.scene)
             config = _parse(self.argv, base)
             config = dataclasses.replace(
                 config,
@@ -79,8 +82,10 @@ class Parsed:
             )
         else:
             base, config = self.base, self.config
-            if n_train_views <= FEW_VIEWS and not config.resume:
-                base = dataclasses.replace(load_preset(base.config, few_views=True), config=base.config)
+            few = n_train_views <= FEW_VIEWS
+            if (few or around) and not config.resume:
+                base = load_preset(base.config, few_views=few, around=around)
+                base = dataclasses.replace(base, config=config.config)
                 config = dataclasses.replace(
                     _parse(self.argv, base), source_path=config.source_path, model_path=config.model_path
                 )

@@ -17,6 +17,9 @@ FEW_VIEWS = 12
 """Up to this many a preset's section `few_views` counts. `quick` on 17 views around the synthetic room gives
 27.0 dB without it, 25.9 with it."""
 
+SECTIONS = ("few_views", "around")
+"""Parts of a preset that count for some scenes only: up to 12 training views; cameras that do not all look
+one way (what FSGS calls 360 degrees)."""
 _USED_EARLY = ("scene", "backend", "threads")
 """Options that count before the number of training views is known."""
 _RUN_KEYS = ("format", "source_path", "model_path", "config", "resume", "overwrite")
@@ -39,8 +42,8 @@ def choose_preset(n_train_views: int, backend: str) -> str:
     return "full_capture" if backend == "gsplat" else "cpu_capture"
 
 
-def load_preset(name_or_path: str, *, few_views: bool = False) -> Config:
-    """Returns the defaults changed by a preset, and by its `few_views` section where that is asked for.
+def load_preset(name_or_path: str, *, few_views: bool = False, around: bool = False) -> Config:
+    """Returns the defaults changed by a preset, and by its sections `few_views` and `around` where asked for.
 
     A preset may begin with another one (`begins_with: NAME`). A schedule that none states is the default's,
     scaled to the preset's own `iterations`. The config.yaml of an earlier run is a preset too; the paths in
@@ -49,34 +52,38 @@ def load_preset(name_or_path: str, *, few_views: bool = False) -> Config:
     Raises:
         ConfigError: no such preset or file, an unknown key, or a bad value.
     """
-    return _load(find_preset(name_or_path), few_views, ())
+    asked = (few_views, around)
+    return _load(find_preset(name_or_path), tuple(s for s, on in zip(SECTIONS, asked, strict=True) if on), ())
 
 
-def _load(path: Path, few_views: bool, above: tuple[Path, ...]) -> Config:
-    """Returns the preset in a file; `above` are those that begin with it."""
+def _load(path: Path, asked: tuple[str, ...], above: tuple[Path, ...]) -> Config:
+    """Returns the preset in a file with the sections asked for; `above` are those that begin with it."""
     values = {key: value for key, value in read_yaml(path).items() if key not in _RUN_KEYS}
-    before, for_few = values.pop("begins_with", None), values.pop("few_views", {})
+    before = values.pop("begins_with", None)
+    sections = {name: values.pop(name, {}) for name in SECTIONS}
     if path in above:
         raise ConfigError(f"{path}: begins_with: these presets begin with each other: mend one.")
     if before is not None and not isinstance(before, str):
         raise ConfigError(f"{path}: begins_with: expected the name of a preset, got {before!r}: mend it.")
-    if not isinstance(for_few, dict):
-        raise ConfigError(f"{path}: few_views: expected options, got {for_few!r}: mend the file.")
-    if early := sorted({"begins_with", "few_views", *_USED_EARLY} & set(for_few)):
-        raise ConfigError(
-            f"{path}: few_views: {early[0]} counts before the number of views is known: state it outside."
-        )
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ConfigError(f"{path}: {name}: expected options, got {section!r}: mend the file.")
+        if early := sorted({"begins_with", *SECTIONS, *_USED_EARLY} & set(section)):
+            raise ConfigError(
+                f"{path}: {name}: {early[0]} counts before the views are known: state it outside."
+            )
     base = Config()
     if before is not None:
         try:
             found = find_preset(before, beside=path)
         except ConfigError as error:
             raise ConfigError(f"{path}: begins_with: {str(error).removeprefix('--config: ')}") from error
-        base = _load(found, few_views, (*above, path))
-    if few_views:
-        values = _merged(values, for_few)
-    else:
-        update(base, for_few, str(path))  # a mistake there is said even where it is not used
+        base = _load(found, asked, (*above, path))
+    for name, section in sections.items():
+        if name in asked:
+            values = _merged(values, section)
+        else:
+            update(base, section, str(path))  # a mistake there is said even where it is not used
     config = update(base, values, str(path))
     return scale_schedules(config, config.iterations / base.iterations, set(_stated(values)))
 

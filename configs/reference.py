@@ -26,7 +26,7 @@ All options of `train.py`, made from the code by `python -m configs.reference do
 column is what to type (with two dashes) and the key in a YAML preset. Those of the scene and of depth
 are typed without their section. Numbers of iterations are for the length that a preset states; they
 scale with `--iterations` unless they are typed themselves. *few* is a preset's value for up to 12
-training views.
+training views, *around* for cameras that do not all look one way.
 """
 
 
@@ -34,6 +34,7 @@ def reference() -> str:
     """The page."""
     presets = {name: load_preset(name) for name in preset_names()}
     few = {name: load_preset(name, few_views=True) for name in presets}
+    around = {name: load_preset(name, around=True) for name in presets}
     parts, section = [_INTRODUCTION], None
     texts = dict(_texts(Config))
     for path, _ in walk(Config):
@@ -49,7 +50,7 @@ def reference() -> str:
         others = [
             f"{preset}{which} {shown(value)}"
             for preset in presets
-            for which, value in _values(path, presets[preset], few[preset])
+            for which, value in _values(path, presets[preset], few[preset], around[preset])
             if value != default
         ]
         meaning = texts[path].replace("|", "\\|")
@@ -73,10 +74,14 @@ def _other_names() -> list[tuple[str, str]]:
     return found
 
 
-def _values(path: str, many: Config, few: Config) -> list[tuple[str, Any]]:
-    """A preset's value, and the one for few views where it is another."""
-    usual, other = (operator.attrgetter(path)(config) for config in (many, few))
-    return [("", usual)] if usual == other else [("", usual), (" *few*", other)]
+def _values(path: str, usual: Config, few: Config, around: Config) -> list[tuple[str, Any]]:
+    """A preset's value, and those for few views and for cameras all around where they are others."""
+    value, *others = (operator.attrgetter(path)(config) for config in (usual, few, around))
+    marks = (" *few*", " *around*")
+    return [
+        ("", value),
+        *((mark, other) for mark, other in zip(marks, others, strict=True) if other != value),
+    ]
 
 
 def shown(value: Any) -> str:

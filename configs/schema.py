@@ -47,9 +47,9 @@ class Config:
         str, arg(metavar="NAME|FILE", help_behavior_hint="(default: by the number of views)")
     ] = ""
     """A preset (quick, sparse_view, cpu_capture, full_capture, mcmc; for few views also fsgs, confidence, g2)
-    or a YAML file, which may have a section few_views for up to 12 training views. Options on the command
-    line win over it. Without it: sparse_view for up to 24 training views; for more, full_capture on a GPU and
-    cpu_capture without one."""
+    or a YAML file, which may have sections few_views for up to 12 training views and around for cameras that
+    do not all look one way. Options on the command line win over it. Without it: sparse_view for up to 24
+    training views; for more, full_capture on a GPU and cpu_capture without one."""
     iterations: int = 30_000
     """Length of the training. Changing it scales every schedule that is not given on the command line too.
     For more quality take a preset made for a longer run: quick and sparse_view have learning rates, and quick

@@ -27,7 +27,8 @@ def check_together(config: Config, given: Collection[str]) -> None:
             f"loss.binocular: expected --model.depth_mode ED, whose depth is one of surfaces, got "
             f"{config.model.depth_mode}: change one of them."
         )
-    needless = [path for path in given if path.startswith("loss.depth_") and path != "loss.depth_loss"]
+    needless = {path for path in given if path.startswith("loss.depth_")} - {"loss.depth_loss"}
+    needless -= {"loss.depth_patch"}  # pseudo views may have use for it, see below
     if needless and config.loss.depth_loss == "none":
         raise ConfigError(
             f"--{min(needless)}: it has no effect without a depth loss: add --depth_loss pearson."
@@ -40,6 +41,36 @@ def check_together(config: Config, given: Collection[str]) -> None:
         )
     _check_densify(config, given)
     _check_pseudo(config, given)
+    _check_alone(config, given)
+
+
+def _check_alone(config: Config, given: Collection[str]) -> None:
+    """Options that only say how another one works need that one."""
+    loss, densify, pseudo = config.loss, config.densify, config.pseudo
+    patches = "pearson_patch" in (loss.depth_loss, pseudo.depth_loss if pseudo.depth > 0.0 else "")
+    needs = {  # an option: whether it has an effect, and what would give it one
+        "loss.depth_patch": (patches, "--depth_loss pearson_patch"),
+        "loss.binocular_shift": (loss.binocular > 0.0, "--loss.binocular 0.3"),
+        "loss.binocular_from": (loss.binocular > 0.0, "--loss.binocular 0.3"),
+        "densify.unpool_until": (densify.unpool > 0.0, "--densify.unpool 0.05"),
+        "pseudo.depth_loss": (pseudo.depth > 0.0, "--pseudo.depth 0.5"),
+        "pseudo.depth_from": (pseudo.depth > 0.0, "--pseudo.depth 0.5"),
+        "pseudo.depth_gradient": (pseudo.depth > 0.0, "--pseudo.depth 0.5"),
+        "pseudo.teachers": (pseudo.taught > 0.0, "--pseudo.taught 1"),
+        "pseudo.teacher_iterations": (pseudo.taught > 0.0, "--pseudo.taught 1"),
+    }
+    for path, (there, addition) in needs.items():
+        if path in given and not there:
+            raise ConfigError(f"--{path}: it has no effect without {addition}: add that, or leave it out.")
+    if "loss.binocular" in given and loss.binocular > 0.0 and config.iterations <= loss.binocular_from:
+        raise ConfigError(
+            f"loss.binocular_from: expected less than --iterations {config.iterations}, got "
+            f"{loss.binocular_from}: the term would never act; lower --loss.binocular_from."
+        )
+    if "loss.depth_loss" in given and loss.depth_loss != "none" and not loss.wants_depth:
+        raise ConfigError(
+            f"--depth_loss {loss.depth_loss}: it has no effect at --loss.depth_weight 0: give it a weight."
+        )
 
 
 def _check_densify(config: Config, given: Collection[str]) -> None:

@@ -88,7 +88,8 @@ def file_confidence(views: Sequence[View], config: DepthConfig) -> list[Tensor |
     """The maps in `config.confidence_dir`; None, with a warning, for a view without one.
 
     Raises:
-        UserError: no such folder, nothing in it fits, or a file that is unreadable or of another shape.
+        UserError: no such folder, nothing in it fits, a file that is unreadable or of another shape, or no
+            confidence anywhere.
     """
     folder = Path(config.confidence_dir).expanduser()
     names = [view.name for view in views]
@@ -101,6 +102,11 @@ def file_confidence(views: Sequence[View], config: DepthConfig) -> list[Tensor |
         if path is None:
             _log.warning("%s: no confidence map in %s: every pixel counts 1", view.name, folder)
         maps.append(None if path is None else _read(view, path))
+    if all(value is not None and not value.any() for value in maps):
+        raise UserError(
+            f"--confidence_dir: {folder}: every map is 0 everywhere, so that no pixel would train: expected "
+            "some confidence above 0: make the maps anew, or leave --confidence out"
+        )
     return maps
 
 

@@ -101,9 +101,11 @@ def depth_loss(
 
     Returns:
         A scalar >= 0, or None where it says nothing: fewer than 200 pixels have a weight, a map is constant
-        where it must not be, or the prior has no scale where one is needed.
+        where it must not be, or the prior has no scale where one is needed. A pixel where a map or a weight
+        is no number, or infinite, has no weight.
     """
     weight = prior.confidence * alpha.detach() * _positive(prior.value) * _positive(depth.detach())
+    weight = torch.where(_positive(weight), weight, 0.0)
     if int((weight > 0).sum()) < FEWEST:
         return None
     if name == "pearson":
@@ -183,10 +185,15 @@ def _one_minus_r(x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _patches(x: Tensor, side: int) -> Tensor:
-    """[P, side^2]: a picture [H, W] cut into squares, which zeros fill up at its right and lower end."""
+    """[P, side^2]: a picture [H, W] cut into squares, which zeros fill up at its right and lower end.
+
+    P is 2 at least (where there is one square, zeros are another): torch divides the sum of a single row
+    among its threads, and its bits would depend on their number.
+    """
     height, width = x.shape
     side = min(side, height, width)
-    padded = functional.pad(x, (0, -width % side, 0, -height % side))
+    more = side if max(height, width) <= side else 0
+    padded = functional.pad(x, (0, -width % side, 0, -height % side + more))
     rows, columns = padded.shape[0] // side, padded.shape[1] // side
     return padded.reshape(rows, side, columns, side).permute(0, 2, 1, 3).reshape(rows * columns, side * side)
 

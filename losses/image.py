@@ -30,7 +30,8 @@ def l1_and_ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> 
     Args:
         image: [H, W, 3] in [0, 1] or beyond; differentiable.
         target: [H, W, 3]; no gradient.
-        weight: [H, W] >= 0, or None for 1 everywhere; no gradient.
+        weight: [H, W] >= 0, or None for 1 everywhere; no gradient. The same anywhere is exactly as good as
+            None; what is no number, infinite or below 0 counts 0.
 
     Returns:
         Two scalars: L1 >= 0 and SSIM in [-1, 1] (1 = equal).
@@ -39,6 +40,7 @@ def l1_and_ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> 
         ValueError: shapes that do not fit.
     """
     _check(image, target, weight)
+    weight = None if weight is None else _usual(weight)
     if image.device.type == "cpu" and image.dtype == torch.float32:
         return _NativeLoss.apply(image, target, weight)
     weights = image.new_ones(image.shape[:2]) if weight is None else weight.to(image)
@@ -47,6 +49,13 @@ def l1_and_ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> 
         return image.sum() * 0, image.sum() * 0 + 1
     l1 = (weights[..., None] * (image - target).abs()).sum() / total
     return l1, (weights[..., None] * ssim_map(image, target)).sum() / total
+
+
+def _usual(weight: Tensor) -> Tensor:
+    """The weights with 0 for what is none, and the largest 1: only their ratios count."""
+    weight = torch.where((weight > 0) & (weight < torch.inf), weight.detach(), 0.0)
+    top = weight.amax()
+    return torch.where(top > 0, weight / top, weight)
 
 
 def ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

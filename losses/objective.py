@@ -143,6 +143,8 @@ class Objective:
         share = self.config.lambda_dssim
         l1, similarity = l1_and_ssim(render.color.squeeze(0), target, weight)
         terms = {"l1": (1 - share) * l1, "dssim": share * (1 - similarity)}
+        if weight is not None and not bool((weight > 0).any()):
+            self.skipped.update(list(terms))
         for name, factor, values in (
             ("opacity_reg", self.config.opacity_reg, linear_opacities),
             ("scale_reg", self.config.scale_reg, linear_scales),
@@ -177,6 +179,13 @@ class Objective:
             self.skipped["binocular"] += 1
             return {}
         return {"binocular": self.config.binocular * loss}
+
+    def pseudo_unknown(self, iteration: int) -> None:
+        """Counts the terms of a pseudo view that is due in an iteration and of which nothing is known."""
+        config = self.pseudo_config
+        if config.share(iteration) > 0.0:
+            named = {"pseudo_depth": config.depth, "warped": config.warped, "taught": config.taught}
+            self.skipped.update(name for name, weight in named.items() if weight > 0.0)
 
     def pseudo(self, render: RenderOutput, target: PseudoTarget) -> dict[str, Tensor]:
         """The weighted terms of a pseudo view.

@@ -44,7 +44,9 @@ def test_cells_tables_sheets_and_going_on(tmp_path: Path, small_scene: Path) -> 
     done = _run(*words)
     assert done.returncode == 0, done.stderr
     cells = json.loads((output / "results.json").read_text())["cells"]
-    assert sorted(cells) == ["room_3_quick_0", "room_3_quick_1"]
+    # what all trainings have in common is part of their names
+    (mark,) = {name.rpartition("_")[2] for name in cells}
+    assert sorted(cells) == [f"room_3_quick_0_{mark}", f"room_3_quick_1_{mark}"]
     for cell in cells.values():
         assert (
             5 < cell["psnr"] < 40 and 0 < cell["ssim"] < 1 and cell["gaussians"] > 0 and cell["seconds"] > 0
@@ -53,22 +55,22 @@ def test_cells_tables_sheets_and_going_on(tmp_path: Path, small_scene: Path) -> 
     mean = sum(cell["psnr"] for cell in cells.values()) / 2
     text = (output / "table.md").read_text()
     assert f"| {mean:.2f} ± " in text and "| room | 3 | quick | 2 |" in text
-    assert (output / "room_3.jpg").stat().st_size > 2000 and not (output / "runs" / "room_3_quick_0").exists()
+    assert (output / "room_3.jpg").stat().st_size > 2000 and not any((output / "runs").iterdir())
 
     before = (output / "results.json").read_text()
     again = _run(*words)
     assert again.returncode == 0 and (output / "results.json").read_text() == before  # nothing was trained
     own = _run(f"{scenes / 'room'}:4", *words[1:])  # a scene's own number of views
-    assert own.returncode == 0 and "room_4_quick_1" in (output / "results.json").read_text()
+    assert own.returncode == 0 and f"room_4_quick_1_{mark}" in (output / "results.json").read_text()
     variants = ("soft=--regularise.dropout 0.3 -r 30", "bad=--loss.lambda_dssim 7", "typo=--nosuch 3")
     more = _run(*words, "--variants", *variants)  # soft has pictures of another shape in the sheet
-    assert more.returncode == 1 and "failed: room_3_quick-bad_0: error: " in more.stderr, more.stderr
+    assert more.returncode == 1 and f"failed: room_3_quick-bad_0_{mark}: error: " in more.stderr, more.stderr
     assert "lambda_dssim" in more.stderr
-    (typo,) = [line for line in more.stderr.splitlines() if line.startswith("failed: room_3_quick-typo_0")]
+    (typo,) = [line for line in more.stderr.splitlines() if line.startswith("failed: room_3_quick-typo_0_")]
     assert "nosuch" in typo, typo
     cells = json.loads((output / "results.json").read_text())["cells"]
-    assert cells["room_3_quick_0"] == json.loads(before)["cells"]["room_3_quick_0"]
-    assert cells["room_3_quick-soft_0"]["psnr"] != cells["room_3_quick_0"]["psnr"]
+    assert cells[f"room_3_quick_0_{mark}"] == json.loads(before)["cells"][f"room_3_quick_0_{mark}"]
+    assert cells[f"room_3_quick-soft_0_{mark}"]["psnr"] != cells[f"room_3_quick_0_{mark}"]["psnr"]
     text = (output / "table.md").read_text()
     assert "| PSNR / SSIM | room, 3 | mean |" in text and "| quick, bad | - / - | - |" in text
     soft = next(line.split(" | ") for line in text.splitlines() if line.startswith("| quick, soft | "))
@@ -80,9 +82,9 @@ def test_an_edited_preset_is_trained_anew_and_damaged_results_are_named(
 ) -> None:
     preset, trained = tmp_path / "mine.yaml", []
 
-    def train(cell: Cell, *_: object) -> dict[str, float]:
+    def train(cell: Cell, *_: object) -> dict[str, object]:
         trained.append(cell.name)
-        return {"psnr": 20.0, "ssim": 0.5, "gaussians": 1, "seconds": 1.0}
+        return {"psnr": 20.0, "ssim": 0.5, "gaussians": 1, "seconds": 1.0, "per_view": {}}
 
     monkeypatch.setattr("benchmarks.quality._train", train)
     output = tmp_path / "out"
@@ -92,7 +94,13 @@ def test_an_edited_preset_is_trained_anew_and_damaged_results_are_named(
         assert main(words) == 0
     assert len(trained) == 2, "once, not again, and again with what has changed"
     results = output / "results.json"
-    for content in ('{"cells": {"a": 3}}', '{"cells": {"a": {}}}', '{"cells": 3}', "[]"):
+    whole = json.loads(results.read_text())
+    (name,) = whole["cells"]
+    broken = [
+        json.dumps({"cells": {name: {**whole["cells"][name], key: value}}})
+        for key, value in (("ssim", "x"), ("per_view", None), ("psnr", float("nan")), ("lpips", float("inf")))
+    ]
+    for content in (*broken, '{"cells": {"a": 3}}', '{"cells": {"a": {}}}', '{"cells": 3}', "[]"):
         results.write_text(content)
         with pytest.raises(UserError, match=r"results\.json: expected this benchmark's results"):
             main(words)
@@ -109,9 +117,13 @@ def test_an_edited_preset_is_trained_anew_and_damaged_results_are_named(
         ([], "name one"),
         (["SCENE", "--presets", "quik"], "did you mean quick"),
         (["SCENE", "--sheet_views", "-1"], "--sheet_views"),
-        (["SCENE", "--train=--seed '3"], "--train: .*No closing quotation"),
+        (["SCENE", "--train=--quiet '3"], "--train: .*No closing quotation"),
+        (["SCENE", "--train=-r 4 --n_views 3"], "--train: --n_views: that is for --views to say"),
+        (["SCENE", "--train=--model-path=elsewhere"], "--train: --model-path=elsewhere: .* benchmark itself"),
+        (["SCENE", "--variants", "a=-r 4 --seed 7"], "--variants: --seed: that is for --seeds to say"),
+        (["SCENE", "--seeds", "-3"], "--seeds: expected numbers from 0, got -3"),
         (["SCENE", "--seeds", "0", "0"], "2 trainings would have the name"),
-        (["SCENE", "--variants", "a=--seed 1", "a=--seed 2"], "2 trainings would have the name"),
+        (["SCENE", "--variants", "a=-r 1", "a=-r 2"], "2 trainings would have the name"),
         (["SCENE", "--output", "SCENE/images/view_000.png"], "--output: .*expected a folder"),
     ],
 )
@@ -126,9 +138,9 @@ def test_mistakes_are_told_at_once(
 
 
 def test_variants_of_a_file_are_known_options_of_quick(small_scene: Path) -> None:
-    variants = [f"@{ROOT / 'benchmarks' / 'ablation.txt'}", "own=--seed 7"]
+    variants = [f"@{ROOT / 'benchmarks' / 'ablation.txt'}", "own=-r 8"]
     cells = find_cells([str(small_scene)], [3], ["quick"], variants, [0], "")
-    assert cells[0].variant == "" and cells[-1].options == ("--seed", "7") and len(cells) > 30
+    assert cells[0].variant == "" and cells[-1].options == ("-r", "8") and len(cells) > 30
     for cell in cells:
         words = ["-s", str(small_scene), "--config", cell.preset, *cell.options]
         parse_command_line(words).resolve(3, "cpu")

@@ -97,6 +97,42 @@ def test_a_preset_may_have_a_section_for_few_views(tmp_path):
     assert longer.densify.stop == 1200, "schedules of that section are for its own length"
 
 
+def test_a_preset_may_have_a_section_for_cameras_all_around(tmp_path):
+    forward, around = (
+        parse_command_line(["-s", str(tmp_path), "--config", "fsgs"]).resolve(3, "cpu", around=around).pseudo
+        for around in (False, True)
+    )
+    assert (forward.every, forward.depth) == (1, 0.5)  # source document 003; method.md 1.7
+    assert (around.every, around.depth) == (10, 0.03)
+    typed = ["-s", str(tmp_path), "--config", "confidence", "--pseudo.depth", "0.2"]
+    pseudo = parse_command_line(typed).resolve(3, "cpu", around=True).pseudo
+    assert (pseudo.every, pseudo.depth) == (10, 0.2), "what is typed wins"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("--densify.unpool_until", "50"), "densify.unpool_until: it has no effect without --densify.unpool"),
+        (("--loss.binocular_shift", "0.1"), "binocular_shift: it has no effect without --loss.binocular"),
+        (("--loss.binocular", "0.3", "--loss.binocular_from", "100"), "binocular_from: expected less than"),
+        (("--pseudo.taught", "1", "--pseudo.depth_loss", "g2"), "no effect without --pseudo.depth"),
+        (("--pseudo.depth", "1", "--pseudo.teachers", "2"), "no effect without --pseudo.taught"),
+        (("--depth_loss", "pearson", "--loss.depth_patch", "32"), "no effect without --depth_loss pearson_p"),
+        (("--depth_loss", "g2", "--loss.depth_weight", "0"), "no effect at --loss.depth_weight 0"),
+    ],
+)
+def test_an_option_that_nothing_uses_is_refused(typed, message):
+    with pytest.raises(ConfigError, match=message):
+        parse("--config", "quick", "--iterations", "100", *typed, views=3)
+
+
+def test_options_of_what_is_on_are_taken():
+    typed = ("--pseudo.depth", "0.5", "--pseudo.depth_loss", "pearson_patch", "--loss.depth_patch", "32")
+    assert parse("--config", "quick", *typed, views=3).loss.depth_patch == 32
+    typed = ("--densify.unpool", "0.05", "--densify.unpool_until", "50", "--loss.binocular", "0.3")
+    assert parse("--config", "quick", *typed, "--loss.binocular_from", "99", views=3).loss.binocular == 0.3
+
+
 def test_a_preset_may_begin_with_another(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
@@ -131,6 +167,7 @@ def test_a_preset_is_found_beside_the_one_that_begins_with_it(tmp_path, monkeypa
      ("begins_with: quik\n", "mine.yaml: begins_with: no preset .*: did you mean quick"),
      ("begins_with: {path}\n", "begin with each other"),
      ("few_views:\n  begins_with: quick\n", "few_views: begins_with counts before"),
+     ("around:\n  few_views: {}\n", "around: few_views counts before"),
      ("few_views:\n  scene:\n    resolution: 4\n", "few_views: scene counts before"),
      ("? [1, 2]\n: 3\n", "a key is no name .line 1")],
 )  # fmt: skip

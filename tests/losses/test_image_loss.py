@@ -73,17 +73,29 @@ def test_torch_form_has_the_gradient_of_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("constant", [1.0, 0.25, 7.0])
+@pytest.mark.parametrize("constant", [1.0, 0.25, 7.0, 0.3, 0.7, 1 / 255, 1e-30])
 def test_constant_weight_is_the_unweighted_loss(dtype: torch.dtype, constant: float) -> None:
     a, b, _ = _images(20, 31)
-    plain, weighted = (
-        l1_and_ssim(a.to(dtype), b.to(dtype), w) for w in (None, torch.full((20, 31), constant).to(dtype))
-    )
-    for x, y in zip(plain, weighted, strict=True):
-        # exact for 1; for others the factor cancels up to the rounding of float products
-        assert float(x) == pytest.approx(float(y), rel=0 if constant == 1.0 else 1e-6)
-    mean = float((a - b).abs().double().mean())
-    assert float(plain[0]) == pytest.approx(mean, rel=1e-6)
+    found = []
+    for weight in (None, torch.full((20, 31), constant).to(dtype)):
+        image = a.to(dtype).requires_grad_(True)
+        l1, similarity = l1_and_ssim(image, b.to(dtype), weight)
+        (l1 - similarity).backward()
+        found.append((l1.detach(), similarity.detach(), image.grad))
+    for x, y in zip(*found, strict=True):
+        assert x is not None and y is not None and torch.equal(x, y)
+    mean = float((a - b).abs().double().mean().detach())
+    assert float(found[0][0]) == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_a_weight_that_is_none_counts_nothing(dtype: torch.dtype, bad: float) -> None:
+    a, b, w = (t.to(dtype) for t in _images(20, 31))
+    broken, zero = w.clone(), w.clone()
+    broken[3, 4:9], zero[3, 4:9] = bad, 0.0
+    for x, y in zip(l1_and_ssim(a, b, broken), l1_and_ssim(a, b, zero), strict=True):
+        assert torch.equal(x, y) and bool(x.isfinite())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -25,6 +25,14 @@ def test_terms_are_the_weighted_l1_and_dssim() -> None:
     assert float(terms["dssim"]) == pytest.approx(0.3 * (1 - float(similarity)), rel=1e-6)
 
 
+def test_a_view_of_which_no_pixel_counts_is_counted() -> None:
+    a, b = torch.rand(2, 12, 13, 3)
+    objective = Objective(LossConfig())
+    terms = objective(_render(a), b, torch.zeros(12, 13), linear_scales=_unasked, linear_opacities=_unasked)
+    assert [float(value) for value in terms.values()] == [0.0, 0.0]
+    assert objective.skipped == {"l1": 1, "dssim": 1}
+
+
 def test_regularisers_are_means_times_their_weight_and_pull_downwards() -> None:
     a, b = torch.rand(2, 12, 13, 3)
     scales, opacities = torch.rand(5, 3, requires_grad=True), torch.rand(5, requires_grad=True)

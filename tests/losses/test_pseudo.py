@@ -132,6 +132,13 @@ def test_what_cannot_be_said_is_left_out_and_counted() -> None:
     assert dict(objective.skipped) == {"warped": 2, "pseudo_depth": 2}
 
 
+def test_a_pseudo_view_that_is_due_and_of_which_nothing_is_known_is_counted() -> None:
+    objective = Objective(LossConfig(), 10, PseudoConfig(depth=0.5, taught=1.0, start=4, every=2))
+    for iteration in range(1, 11):
+        objective.pseudo_unknown(iteration)
+    assert objective.skipped == {"pseudo_depth": 3, "taught": 3}  # iterations 6, 8, 10
+
+
 def test_a_network_is_asked_about_the_rendered_picture_and_gradients_flow_through_it() -> None:
     def estimate(picture: torch.Tensor) -> DepthPrior:
         value = picture.square().mean(-1)
