@@ -127,7 +127,7 @@ class FleetFolder:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path}: expected what became of a scene ({error}): move it away, and the scene is trained anew"
+                f"{path}: expected what became of a scene ({error}): move it away to train that anew"
             ) from error
 
     def write(self, job: Job, outcome: Outcome) -> None:

@@ -11,14 +11,10 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
-
-from begin import begin
-
-begin()
 
 import tyro
 from tqdm import tqdm
@@ -28,6 +24,7 @@ from engine import run_command
 from errors import UserError
 from fleet.folder import FleetFolder, Outcome
 from fleet.options import absolute, meaning, split_options
+from fleet.processes import cores
 from fleet.ray_cluster import run_on_ray
 from fleet.running import Plan, Signals, run_jobs
 from fleet.scenes import Job, find_jobs, share
@@ -51,15 +48,15 @@ class Options:
     jobs: int = 0
     """Trainings at a time. 0 = one; with ray as many as the cluster has room for, with slurm no limit."""
     threads: int = 0
-    """CPU threads of each training; 0 = the machine's cores, shared out among --jobs; with ray and slurm 1."""
+    """CPU threads of each training; 0 = the machine's cores, shared out among --jobs (ray, slurm: 1)."""
     retries: int = 2
     """Further attempts after an end that may pass: out of memory, a full disk, a signal."""
     pause: float = 5.0
     """Seconds before the first of these; twice as many before each next one."""
     launcher: Literal["local", "torchrun", "ray", "slurm"] = "local"
     """Who starts the trainings: this process; this process, which is one of those that torchrun has started,
-    for its share of the scenes; Ray, on the cluster of RAY_ADDRESS or else this machine; or a Slurm job array,
-    whose script is written and left to you to submit."""
+    for its share of the scenes; Ray, on the cluster of RAY_ADDRESS or else this machine; or a Slurm job
+    array, whose script is written and left to you to submit."""
     sbatch: Annotated[str, arg(metavar="OPTIONS")] = ""
     """Options of sbatch for the array, after an equals sign: --sbatch="--time=04:00:00 --mem=8G"."""
     only: Annotated[int | None, arg(metavar="INDEX")] = None
@@ -110,10 +107,10 @@ def run(options: Options) -> int:
     )
     if options.launcher == "torchrun":
         slots = plan.jobs * place.local_size
-        from fleet.processes import cores
-
         threads = options.threads or max(1, cores() // slots)
         plan = replace(plan, threads=threads, first_slot=plan.jobs * place.local_rank)
+    if not mine and options.launcher != "torchrun":
+        raise UserError(f"--only {options.only}: expected less than the {len(jobs)} scenes: change it")
     whole = options.only is None
     with folder.held(alone=whole), Signals().heard() as signals:
         failed = train_all(mine, folder, plan, options, signals, table=whole)
@@ -135,7 +132,7 @@ def train_all(
 ) -> list[str]:
     """Trains, with a line for each scene as it ends; returns the names of those that have failed."""
     outcomes: dict[str, Outcome] = {}
-    before = {job.name for job in jobs if _was_done(folder, job)}
+    before = {job.name: folder.outcome(job.name) for job in jobs}
     written = time.monotonic()
     with tqdm(total=len(jobs), desc="scenes", unit="scene", disable=True if options.quiet else None) as bar:
 
@@ -177,11 +174,6 @@ def say_status(jobs: Sequence[Job], folder: FleetFolder) -> int:
     return 0 if done == len(jobs) else 1
 
 
-def _was_done(folder: FleetFolder, job: Job) -> bool:
-    known = folder.outcome(job.name)
-    return known is not None and known.status == "done"
-
-
 def _is_current(folder: FleetFolder, job: Job) -> bool:
     try:
         return folder.is_done(job, job.digest())
@@ -189,10 +181,14 @@ def _is_current(folder: FleetFolder, job: Job) -> bool:
         return False
 
 
-def _sum(outcomes: dict[str, Outcome], before: set[str], folder: FleetFolder | None) -> str:
+def _sum(
+    outcomes: dict[str, Outcome], before: Mapping[str, Outcome | None], folder: FleetFolder | None
+) -> str:
     """The last line."""
     done = {name: outcome for name, outcome in outcomes.items() if outcome.status == "done"}
     words = [f"{len(done)} scene{'' if len(done) == 1 else 's'} done"]
+    if already := sum(before[name] == outcome for name, outcome in done.items()):
+        words[0] += f" ({already} before)"
     if failed := len(outcomes) - len(done):
         words.append(f"{failed} failed")
     psnr = [outcome.psnr for outcome in done.values() if outcome.psnr is not None]

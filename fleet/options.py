@@ -58,7 +58,7 @@ def split_options(words: str, taken: Mapping[str, str] = OF_THE_FLEET) -> tuple[
 
 
 def meaning(options: tuple[str, ...]) -> str:
-    """Stands for the options and for all that the preset among them says, which may be a file that changes."""
+    """Stands for the options and for all that the preset among them says, which may be a file."""
     preset = parse_command_line(["-s", ".", *options]).config.config
     said = [
         to_plain(load_preset(preset, few_views=few, around=around))

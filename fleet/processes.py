@@ -26,7 +26,7 @@ MAY_PASS = {
     128 + signal.SIGINT: "stopped by Ctrl-C",
     128 + signal.SIGTERM: "stopped by a SIGTERM",
 }
-"""Exit codes of train.py (engine/command.py) after which another attempt may succeed; so may it after any signal."""
+"""Exit codes of train.py (engine/command.py) after which another attempt may help, as after any signal."""
 
 
 def may_pass(code: int) -> bool:
@@ -75,9 +75,7 @@ def train_command(words: Sequence[str]) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), *words]
 
 
-def start(
-    command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Starts a training that does not hear the terminal's Ctrl-C, and ends where this process is killed.
 
     It would hear a second one otherwise, when this process passes the first one on.
@@ -89,7 +87,7 @@ def start(
         stderr=subprocess.STDOUT,
         env=dict(environment),
         start_new_session=True,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads here
     )
 
 

@@ -1,8 +1,8 @@
 """Trains a fleet on a Ray cluster, whose machines all see the same disk and this program at the same place.
 
-Ray is no requirement: it is imported when it is asked for. Every scene is one Ray task, which runs its training
-as a process, as everywhere else; that a training is tried again is this program's affair, and Ray's only where
-a machine or a worker is lost.
+Ray is no requirement: it is imported when it is asked for. Every scene is one Ray task, which runs its
+training as a process, as everywhere else, and tries it again where that may help. A task whose worker or
+machine is lost is handed to Ray again.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ def run_jobs(
         while (queue and not signals.count) or any(slots):
             if signals.count > passed_on:
                 passed_on = signals.count
-                for one in filter(None, slots):
-                    _send(one.process, signal.SIGTERM if passed_on < 3 else signal.SIGKILL)
+                for running in filter(None, slots):
+                    _send(running.process, signal.SIGTERM if passed_on < 3 else signal.SIGKILL)
             for slot, one in enumerate(slots):
                 if one is not None and one.process.poll() is not None:
                     slots[slot] = None

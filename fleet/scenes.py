@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from errors import UserError
 from photos.collect import VIDEOS, has_photos
-from scene import MADE, is_scene, title_of
+from scene import MADE, files_below, is_scene, title_of
 
 RESERVED = frozenset(("logs", "slurm", "fleet.json"))
 """Names in the output folder that are no scene's."""
@@ -81,24 +80,18 @@ def fingerprint(scene: Path) -> str:
     Times, because reading the photographs of thousands of scenes would take longer than many a training.
 
     Raises:
-        OSError: the scene has gone, or a folder in it cannot be read.
+        OSError: the scene has gone.
     """
-    digest = hashlib.sha256()
-
-    def fail(error: OSError) -> None:
-        raise error
-
+    found = scene.stat()
     if scene.is_file():
-        found = scene.stat()
         return f"{found.st_size} {found.st_mtime_ns}"
-    for parent, folders, files in os.walk(scene, onerror=fail, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != MADE)
-        for name in sorted(name for name in files if not name.startswith(".")):
-            path = os.path.join(parent, name)
-            found = os.stat(path)  # of what a link leads to
-            place = os.path.relpath(path, scene)
-            line = f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n"
-            digest.update(line.encode(errors="surrogateescape"))
+    digest = hashlib.sha256()
+    for place, path in files_below(scene):
+        if place.startswith((".", f"{MADE}/")) or "/." in place:
+            continue
+        found = path.stat()  # of what a link leads to
+        line = f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

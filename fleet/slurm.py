@@ -77,9 +77,9 @@ def write_array(jobs: Sequence[Job], folder: FleetFolder, array: Array) -> Path:
         [
             "#!/usr/bin/env bash",
             *(f"#SBATCH {word}" for word in said),
-            f"# Task k of {tasks} trains every {tasks}th of the scenes in {scenes.name}, from the k-th on. What is",
-            "# done is not done again: submit it once more for what has failed. Two minutes before its time is up a",
-            "# task saves a checkpoint, and goes on from there when it is submitted again.",
+            f"# Task k of {tasks} trains every {tasks}th of the scenes in {scenes.name}, from the k-th on.",
+            "# What is done is not done again: submit it once more for what has failed. Two minutes before its",
+            "# time is up a task saves a checkpoint, and goes on from there when it is submitted again.",
             "set -euo pipefail",
             f"cd {shlex.quote(str(Path.cwd()))}",
             f"export PYTHONPATH={shlex.quote(str(ROOT))} OMP_WAIT_POLICY=PASSIVE",
