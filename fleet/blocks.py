@@ -188,7 +188,7 @@ def _check(options: Options) -> tuple[Wish, tuple[str, ...]]:
 
 
 def _with_preset(words: tuple[str, ...], partition: Partition) -> tuple[str, ...]:
-    """The options with a preset: the whole scene's where none is asked for, not one for the few of a block."""
+    """The options with a preset: where none is asked for the whole scene's, not a block's."""
     config = parse_command_line(["-s", ".", *words]).config
     if config.config:
         return words
@@ -205,16 +205,17 @@ def _check_trained(place: Path, runs: FleetFolder, words: tuple[str, ...]) -> No
     left = [job.name for job in jobs if not runs.is_done(job, job.digest())]
     if left:
         raise UserError(
-            f"{runs.path}: expected {len(jobs)} blocks trained with these options, and {', '.join(left[:5])}"
-            f"{' and others' if len(left) > 5 else ''} {'is' if len(left) == 1 else 'are'} not: call the same "
-            "command with --stage train"
+            f"{runs.path}: expected {len(jobs)} blocks trained with these options, {', '.join(left[:5])}"
+            f"{' and others' if len(left) > 5 else ''} {'is' if len(left) == 1 else 'are'} not: call "
+            "the same command with --stage train"
         )
 
 
 def _described(partition: Partition) -> str:
     """Lines about a partition."""
     lines = [
-        f"{name}: {cameras} of {partition.train_views} training cameras, {points:,} of {partition.points:,} points"
+        f"{name}: {cameras} of {partition.train_views} training cameras, {points:,} of "
+        f"{partition.points:,} points"
         for name, (cameras, points) in partition.sizes.items()
     ]
     return "\n".join(lines)
