@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -138,9 +138,9 @@ class FleetFolder:
         """
         write_bytes(self._record(job.name), _json({"format": FORMAT, **_entry(job, outcome)}))
 
-    def write_table(self, jobs: Sequence[Job]) -> None:
-        """Collects all outcomes in fleet.json."""
-        entries = {job.name: _entry(job, self.outcome(job.name) or Outcome()) for job in jobs}
+    def write_table(self, jobs: Sequence[Job], outcomes: Mapping[str, Outcome | None]) -> None:
+        """Writes fleet.json; a scene of which nothing is known is waiting."""
+        entries = {job.name: _entry(job, outcomes.get(job.name) or Outcome()) for job in jobs}
         write_bytes(self.table, _json({"format": FORMAT, "scenes": entries}))
 
     def is_done(self, job: Job, digest: str) -> bool:

@@ -32,7 +32,8 @@ from fleet.slurm import Array, write_array
 from replicas import place_of
 
 Flag = FlagCreatePairsOff[bool]
-_TABLE_EVERY_S = 5.0  # a table of a million scenes takes longer to write than some of them to train
+_TABLE_EVERY_S = 5.0
+_TABLE_SHARE = 0.05  # of the time may go into writing tables: one of a million scenes takes seconds
 
 
 @dataclass(frozen=True)
@@ -133,18 +134,19 @@ def train_all(
     """Trains, with a line for each scene as it ends; returns the names of those that have failed."""
     outcomes: dict[str, Outcome] = {}
     before = {job.name: folder.outcome(job.name) for job in jobs}
-    written = time.monotonic()
+    next_table = time.monotonic() + _TABLE_EVERY_S
     with tqdm(total=len(jobs), desc="scenes", unit="scene", disable=True if options.quiet else None) as bar:
 
         def ended(job: Job, outcome: Outcome) -> None:
-            nonlocal written
+            nonlocal next_table
             outcomes[job.name] = outcome
             tqdm.write(outcome.line(job.name, folder.log(job.name)), file=sys.stdout)
             sys.stdout.flush()
             bar.update()
-            if table and time.monotonic() - written > _TABLE_EVERY_S:
-                folder.write_table(jobs)
-                written = time.monotonic()
+            if table and (began := time.monotonic()) > next_table:
+                folder.write_table(jobs, {**before, **outcomes})
+                now = time.monotonic()
+                next_table = now + max(_TABLE_EVERY_S, (now - began) / _TABLE_SHARE)
 
         launch: Callable[..., None] = run_on_ray if options.launcher == "ray" else run_jobs
         if options.launcher == "ray":
@@ -152,8 +154,9 @@ def train_all(
         try:
             launch(jobs, folder, plan, ended, signals)
         finally:
-            if table:
-                folder.write_table(jobs)
+            if table:  # also of what was stopped halfway
+                left = {job.name: folder.outcome(job.name) for job in jobs if job.name not in outcomes}
+                folder.write_table(jobs, {**left, **outcomes})
     failed = [name for name, outcome in outcomes.items() if outcome.status == "failed"]
     print(_sum(outcomes, before, folder if table else None))
     return failed
@@ -162,14 +165,15 @@ def train_all(
 def say_status(jobs: Sequence[Job], folder: FleetFolder) -> int:
     """A line for each scene, and fleet.json; returns 1 unless all are done as they are now."""
     done = 0
+    outcomes: dict[str, Outcome] = {}
     for job in jobs:
-        outcome = folder.outcome(job.name) or Outcome()
+        outcome = outcomes[job.name] = folder.outcome(job.name) or Outcome()
         if outcome.status == "done" and not _is_current(folder, job):
             print(f"{job.name}: has changed since it was trained")
             continue
         print(outcome.line(job.name, folder.log(job.name)))
         done += outcome.status == "done"
-    folder.write_table(jobs)
+    folder.write_table(jobs, outcomes)
     print(f"{done} of {len(jobs)} scenes are done; table: {folder.table}")
     return 0 if done == len(jobs) else 1
 

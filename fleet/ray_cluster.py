@@ -8,6 +8,7 @@ machine is lost is handed to Ray again.
 from __future__ import annotations
 
 import importlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -51,12 +52,12 @@ def run_on_ray(
     room = int(has["GPU"]) if gpus else max(1, int(has.get("CPU", 1)) // threads)
     plan = replace(plan, jobs=plan.jobs or room, threads=threads)
     remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_train)
-    waiting, losses = list(jobs), dict.fromkeys((job.name for job in jobs), 0)
+    waiting, losses = deque(jobs), dict.fromkeys((job.name for job in jobs), 0)
     running: dict[Any, Job] = {}
     try:
         while running or (waiting and not signals.count):
             while waiting and len(running) < plan.jobs and not signals.count:
-                job = waiting.pop(0)
+                job = waiting.popleft()
                 running[remote.remote(job, str(folder.path), asdict(replace(plan, jobs=1)))] = job
             ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY_S)
             for reference in ready:

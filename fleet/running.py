@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,7 +124,7 @@ def run_jobs(
         OSError: an outcome could not be written; the trainings have been told to end.
     """
     signals = signals or Signals()
-    queue = [_Waiting(job) for job in jobs]
+    queue = deque(_Waiting(job) for job in jobs)
     slots: list[_Running | None] = [None] * plan.jobs
     passed_on = 0
     gpus = visible_gpus()
@@ -146,7 +147,7 @@ def run_jobs(
 
 
 def _begin_next(
-    queue: list[_Waiting],
+    queue: deque[_Waiting],
     folder: FleetFolder,
     plan: Plan,
     slot: int,
@@ -208,7 +209,7 @@ def _take_end(
     one: _Running,
     folder: FleetFolder,
     plan: Plan,
-    queue: list[_Waiting],
+    queue: deque[_Waiting],
     ended: Callable[[Job, Outcome], None],
     *,
     stopping: bool,

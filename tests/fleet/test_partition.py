@@ -97,7 +97,7 @@ def test_blocks_are_scenes_with_the_same_cameras_points_and_photographs(small_sc
             assert np.allclose(frame.viewmat, poses[frame.name], atol=1e-12) and frame.image is not None
         names |= {frame.name for frame in model.frames}
         points |= {tuple(point) for point in model.xyz.tolist()}
-        assert model.observations is not None
+        assert model.observations is not None and truth.observations is not None
         for name, rows in model.observations.items():
             mine = {tuple(point) for point in model.xyz[rows].tolist()}
             assert mine <= {tuple(point) for point in truth.xyz[truth.observations[name]].tolist()}
