@@ -87,7 +87,7 @@ def start(command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]
         stderr=subprocess.STDOUT,
         env=dict(environment),
         start_new_session=True,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads here
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call
     )
 
 

@@ -37,8 +37,8 @@ class Job:
         Raises:
             OSError: the scene has gone.
         """
-        words = f"{self.scene}\n{self.said}\n{fingerprint(self.scene)}"
-        return hashlib.sha256(words.encode(errors="surrogateescape")).hexdigest()[:16]
+        words = f"{self.said}\n{fingerprint(self.scene)}"  # not its path: a folder of scenes may move
+        return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def find_jobs(given: Sequence[str], options: Sequence[str] = (), said: str = "") -> list[Job]:

@@ -179,7 +179,7 @@ def test_two_calls_in_one_folder_are_refused_but_for_tasks(scenes, pretended, tm
         assert run(scenes, tmp_path / "out", "--only", "0") == 0
 
 
-def test_a_second_signal_is_passed_on_too(scenes, pretended, tmp_path, monkeypatch, capfd):
+def test_a_signal_is_passed_on_and_nothing_more_is_started(scenes, pretended, tmp_path, monkeypatch, capfd):
     scene = scenes.add("room", "wait")
     scenes.add("room2")
     signals = Signals()
@@ -197,7 +197,6 @@ def test_a_second_signal_is_passed_on_too(scenes, pretended, tmp_path, monkeypat
     assert "the same command goes on from here" in capfd.readouterr().err
     entry = table(tmp_path / "out")
     assert (entry["room"]["status"], entry["room2"]["status"]) == ("running", "waiting")
-    monkeypatch.undo()
 
 
 DRIVER = """

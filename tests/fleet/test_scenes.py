@@ -71,3 +71,6 @@ def test_a_digest_tells_options_apart(scenes):
     scene = scenes.add("garden")
     assert Job("a", scene, said="x").digest() == Job("b", scene, said="x").digest()
     assert Job("a", scene, said="x").digest() != Job("a", scene, said="y").digest()
+    before = Job("a", scene).digest()
+    moved = scene.rename(scene.with_name("elsewhere"))
+    assert Job("a", moved).digest() == before, "a folder of scenes may move"
