@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 
 import render
 from benchmarks import quality
 from configs import Config, parse_command_line, save_config
 from depth_priors import DepthPrior
 from exporting import command as exporting_command
+from fleet import blocks, many
 from gaussian_model import GaussianAdam, Gaussians, ModelConfig, OptimConfig
 from losses import depth as depth_losses
 from scene import Camera, Points, Scene, View
@@ -102,13 +104,29 @@ def test_commands_of_rendering_are_known(line: str):
     assert render.parse(shlex.split(line)[2:]).model_path != Path()
 
 
-@_that_begin("scripts/convert ", "scripts/export ", "scripts/benchmark_quality ")
+@_that_begin("torchrun ")
+def test_commands_of_several_processes_are_known(line: str):
+    options, _, words = line.partition(" train.py ")
+    torchrun = get_args_parser().parse_args([*shlex.split(options)[1:], "train.py"])
+    assert torchrun.training_script == "train.py"
+    parse_command_line(shlex.split(words)).resolve(30, "cpu")
+
+
+@_that_begin(
+    "scripts/convert ",
+    "scripts/export ",
+    "scripts/benchmark_quality ",
+    "scripts/train_many ",
+    "scripts/train_blocks ",
+)
 def test_commands_of_scripts_are_known(line: str):
     script, *words = shlex.split(line)
     parse = {
         "scripts/convert": convert_photos.parse,
         "scripts/export": exporting_command.parse,
         "scripts/benchmark_quality": quality.parse,
+        "scripts/train_many": many.parse,
+        "scripts/train_blocks": blocks.parse,
     }[script]
     parse(words)
 

@@ -1,7 +1,7 @@
 """The commands that the documentation shows are run, page by page, on small things of the names they use.
 
-Trainings are cut to a few iterations. Left out by name: installing, what needs a GPU, `scripts/demo` and
-`scripts/test` themselves, and the ablation, which takes hours.
+Trainings are cut to a few iterations. Left out by name: installing, what needs a GPU, a second machine or a
+Ray cluster, `scripts/demo` and `scripts/test` themselves, and the ablation, which takes hours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 ITERATIONS = "10"
 PATIENCE_S = 120.0
 LEFT_OUT = ("python3 -m venv", "scripts/demo", "scripts/test", "scripts/gpu_check")
-PAGES = ["README", "photos", "viewer", "monitoring", "export", "quality", "depth"]
+PAGES = ["README", "photos", "viewer", "monitoring", "export", "quality", "depth", "scale"]
 
 
 def commands_of(page: str) -> list[str]:
@@ -41,7 +41,7 @@ def commands_of(page: str) -> list[str]:
             inside, wanted = not inside, not inside and line in ("```", "```bash")
         elif inside and wanted and line.strip():
             found.append(re.split(r"\s+#", line)[0].strip())
-    return [line for line in found if re.match(r"python3? |scripts/\w|tensorboard ", line)]
+    return [line for line in found if re.match(r"python3? |scripts/\w|tensorboard |torchrun ", line)]
 
 
 def _run(words: list[str], folder: Path) -> str:
@@ -81,6 +81,15 @@ def run_command(line: str, folder: Path) -> None:
     elif program == "python" and words[0] == "render.py":
         short = ["--n_frames", "3"] if "--video" in words else []
         _run([*python, str(ROOT / "render.py"), *words[1:], *short], folder)
+    elif program == "torchrun":
+        short = ["--iterations", ITERATIONS, "--overwrite"]
+        processes, train, *options = words
+        assert train == "train.py"
+        _run([*python, "-m", "torch.distributed.run", processes, str(ROOT / train), *options, *short], folder)
+    elif program in ("scripts/train_many", "scripts/train_blocks"):
+        given = next(word for word in words if word.startswith("--train="))
+        words[words.index(given)] = f"{given} --iterations {ITERATIONS}"
+        _run([*python, "-m", program.replace("scripts/train_", "fleet."), *words], folder)
     elif program == "scripts/view":
         port = free_port()
         _serve([*python, "-m", "viewer", *words, "--port", str(port)], port, folder)
@@ -128,7 +137,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _is_left_out(line: str) -> bool:
-    return line.startswith(LEFT_OUT) or "@benchmarks/ablation.txt" in line or "benchmark rasterizer" in line
+    elsewhere = "--nnodes" in line or "--launcher ray" in line
+    long = "@benchmarks/ablation.txt" in line or "benchmark rasterizer" in line
+    return line.startswith(LEFT_OUT) or elsewhere or long
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "exporting": {"begin", "configs", "engine", "gaussian_model", "native", "rasterizer", "scene"},
     "viewer": {"begin", "configs", "engine", "evaluation", "gaussian_model", "native", "rasterizer", "scene"},
 }
-COMMANDS = {"train", "render", "benchmarks", "stress"}  # may import everything, and nobody imports them
+# These may import everything, and nobody imports them.
+COMMANDS = {"train", "render", "benchmarks", "fleet", "stress"}
 OURS = {*ARROWS, *COMMANDS, "scripts", "tests"}
 
 

@@ -1,0 +1,134 @@
+"""The scenes of a fleet: where they are, what they are called, and what tells that one has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import UserError
+from photos.collect import VIDEOS, has_photos
+from scene import MADE, files_below, is_scene, title_of
+
+RESERVED = frozenset(("logs", "slurm", "fleet.json"))
+"""Names in the output folder that are no scene's."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        name: of its folder and its log.
+        scene: what train.py gets by -s.
+        options: of train.py besides.
+        said: stands for the options and for what the preset among them says.
+    """
+
+    name: str
+    scene: Path
+    options: tuple[str, ...] = ()
+    said: str = ""
+
+    def digest(self) -> str:
+        """Changes where the options, the preset or the scene's files do.
+
+        Raises:
+            OSError: the scene has gone.
+        """
+        words = f"{self.said}\n{fingerprint(self.scene)}"  # not its path: a folder of scenes may move
+        return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def find_jobs(given: Sequence[str], options: Sequence[str] = (), said: str = "") -> list[Job]:
+    """A job for each scene.
+
+    Args:
+        given: scenes, folders of scenes, videos, or @FILE with one of these a line (# begins a remark).
+        options: of train.py, for all.
+        said: see `Job`.
+
+    Raises:
+        UserError: there is none, something is no scene, or two would have one name.
+    """
+    scenes = [scene for one in _listed(given) for scene in _scenes_at(one)]
+    jobs: dict[str, Job] = {}
+    for scene in scenes:
+        name = scene.stem if scene.is_file() else title_of(scene)
+        if name in RESERVED or name.startswith("."):
+            raise UserError(f"{scene}: a scene cannot be called {name} here: rename its folder")
+        if name in jobs and jobs[name].scene != scene:
+            raise UserError(
+                f"{jobs[name].scene} and {scene}: expected scenes of different names: rename one, or train "
+                "them in two calls with two output folders"
+            )
+        jobs[name] = Job(name, scene, tuple(options), said)
+    if not jobs:
+        raise UserError("expected a scene, or a folder of scenes: name one")
+    return list(jobs.values())
+
+
+def share(jobs: Sequence[Job], index: int, tasks: int) -> list[Job]:
+    """Those that task `index` of so many trains: every `tasks`-th from its own number on."""
+    return list(jobs[index::tasks])
+
+
+def fingerprint(scene: Path) -> str:
+    """Of the names, sizes and times of all files of a scene; not of what training keeps in it.
+
+    Times, because reading the photographs of thousands of scenes would take longer than many a training.
+
+    Raises:
+        OSError: the scene has gone.
+    """
+    found = scene.stat()
+    if scene.is_file():
+        return f"{found.st_size} {found.st_mtime_ns}"
+    digest = hashlib.sha256()
+    for place, path in files_below(scene):
+        if place.startswith((".", f"{MADE}/")) or "/." in place:
+            continue
+        found = path.stat()  # of what a link leads to
+        line = f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _listed(given: Sequence[str]) -> list[str]:
+    """What is given, the lines of files (@FILE) in their place."""
+    found: list[str] = []
+    for one in given:
+        if not one.startswith("@"):
+            found.append(one)
+            continue
+        path = Path(one[1:]).expanduser()
+        try:
+            lines = path.read_text("utf-8", errors="surrogateescape").splitlines()
+        except OSError as error:
+            raise UserError(f"{one}: cannot read {path} ({error.strerror}): check the path") from error
+        found += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return found
+
+
+def _scenes_at(given: str) -> list[Path]:
+    """The scene at a path, or those in the folder there."""
+    path = Path(given).expanduser().absolute()
+    if _is_one(path):
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{given}: no such folder: name scenes or folders of scenes")
+    found = [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and _is_one(one)]
+    if not found:
+        raise UserError(
+            f"{given}: expected a scene (images, sparse/0), photographs, or a folder of such, got neither: "
+            "name another folder"
+        )
+    return found
+
+
+def _is_one(path: Path) -> bool:
+    """Whether train.py could take it by -s."""
+    if path.is_file():
+        return path.suffix.lower() in VIDEOS
+    return path.is_dir() and (is_scene(path) or has_photos(path))

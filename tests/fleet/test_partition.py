@@ -1,0 +1,165 @@
+"""Cells tile the plane, blocks leave nothing out, and each is a COLMAP scene that the scene room reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from errors import UserError
+from fleet import blocks
+from fleet.block_scenes import Wish, read_partition, write_partition
+from fleet.partition import Cell, assign, cut, ground_plane
+from scene import SceneConfig, load_scene
+from scene.colmap import read_colmap
+
+WISH = Wish(2, 1, 0.2, 0.25, held_out=False, test_every=8, images="", skip_missing=False)
+
+
+def street(cameras: int = 60, points: int = 900) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """A long street on a tilted plane; a camera observes what is within 8 of it. World units."""
+    rng = np.random.default_rng(3)
+    tilt = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    flat = np.stack(
+        [rng.uniform(0, 100, cameras), rng.uniform(0, 30, cameras), rng.uniform(0, 1, cameras)], 1
+    )
+    around = np.stack(
+        [rng.uniform(-20, 120, points), rng.uniform(-9, 40, points), rng.uniform(-5, 5, points)], 1
+    )
+    seen = [np.flatnonzero(np.linalg.norm(around - one, axis=1) < 8) for one in flat]
+    return flat @ tilt.T, around @ tilt.T, seen
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 1), (2, 1), (3, 2), (4, 3)])
+def test_cells_tile_the_plane_with_equally_many_cameras(a, b):
+    centres, xyz, _ = street()
+    plane = ground_plane(centres)
+    assert np.allclose(plane.axes @ plane.axes.T, np.eye(2), atol=1e-12)  # double precision
+    spots = plane.spots(centres)
+    assert np.ptp(spots[:, 0]) > np.ptp(spots[:, 1]), "the first axis is the longest"
+    cells = cut(spots, a, b)
+    assert len(cells) == a * b
+    corners = np.array([[x, y] for cell in cells for x in (cell.low[0], cell.high[0]) for y in cell.low[1:]])
+    far = np.random.default_rng(0).normal(scale=1e6, size=(500, 2))
+    for places in (spots, plane.spots(xyz), far, corners[np.isfinite(corners).all(axis=1)]):
+        assert np.array_equal(sum(cell.holds(places).astype(int) for cell in cells), np.ones(len(places)))
+    counts = [int(cell.holds(spots).sum()) for cell in cells]
+    assert max(counts) - min(counts) <= 2, counts  # one by rounding along each axis
+
+
+def test_every_camera_and_point_is_in_a_block_and_neighbours_overlap():
+    centres, xyz, seen = street()
+    plane = ground_plane(centres)
+    cameras, points = plane.spots(centres), plane.spots(xyz)
+    cells = cut(cameras, 3, 2)
+    found = assign(cells, cameras, points, seen, overlap=0.2, visible=0.25)
+    assert set().union(*(block.cameras.tolist() for block in found)) == set(range(len(cameras)))
+    assert set().union(*(block.points.tolist() for block in found)) == set(range(len(points)))
+    without = assign(cells, cameras, points, seen, overlap=0.0, visible=1.1)
+    assert sum(len(block.cameras) for block in without) == len(cameras), "each in its cell alone"
+    for block, bare in zip(found, without, strict=True):
+        assert set(bare.cameras) < set(block.cameras) and len(block.cameras) < len(cameras)
+        for camera in set(block.cameras) - set(bare.cameras):
+            inside = block.cell.holds(points[seen[camera]]).mean()
+            near = np.abs(np.clip(cameras[camera], block.cell.low, block.cell.high) - cameras[camera]).max()
+            assert inside >= 0.25 or near <= 0.2 * 100, "it sees enough of the cell, or stands near it"
+
+
+def test_a_camera_far_away_that_looks_at_a_block_is_one_of_its():
+    cells = [Cell("left", (-np.inf, -np.inf), (0.0, np.inf)), Cell("right", (0.0, -np.inf), (np.inf, np.inf))]
+    cameras, points = (
+        np.array([[-1.0, 0], [-2, 0], [50, 0], [60, 0]]),
+        np.array([[-3.0, 0], [-4, 0], [9, 0], [8, 0]]),
+    )
+    seen = [np.array(rows) for rows in ([0, 1], [0, 1], [0, 2, 3], [2, 3])]
+    left, right = assign(cells, cameras, points, seen, overlap=0.0, visible=0.3)
+    assert left.cameras.tolist() == [0, 1, 2] and right.cameras.tolist() == [2, 3]
+    assert left.points.tolist() == [0, 1] and right.points.tolist() == [2, 3]
+    (none, _) = assign(cells, cameras, points, seen, overlap=0.0, visible=0.4)
+    assert none.cameras.tolist() == [0, 1]
+
+
+def test_blocks_are_scenes_with_the_same_cameras_points_and_photographs(small_scene, tmp_path):
+    place = tmp_path / "blocks"
+    place.mkdir()
+    made = write_partition(small_scene, place, WISH)
+    truth = read_colmap(small_scene / "sparse" / "0", ".bin", small_scene / "images", None)
+    poses = {frame.name: frame.viewmat for frame in truth.frames}
+    known = {tuple(point) for point in truth.xyz.tolist()}
+    names, points = set(), set()
+    for cell in made.cells:
+        folder = place / "scenes" / cell.name
+        model = read_colmap(folder / "sparse" / "0", ".bin", folder / "images", None)
+        for frame in model.frames:
+            assert np.allclose(frame.viewmat, poses[frame.name], atol=1e-12) and frame.image is not None
+        names |= {frame.name for frame in model.frames}
+        points |= {tuple(point) for point in model.xyz.tolist()}
+        assert model.observations is not None and truth.observations is not None
+        for name, rows in model.observations.items():
+            mine = {tuple(point) for point in model.xyz[rows].tolist()}
+            assert mine <= {tuple(point) for point in truth.xyz[truth.observations[name]].tolist()}
+        assert (folder / "images").is_symlink() and not os.path.isabs(os.readlink(folder / "images"))
+        views = load_scene(folder, SceneConfig(), quiet=True)
+        assert (len(views.train), len(views.points)) == made.sizes[cell.name]
+    assert names == poses.keys() and points == known
+
+
+def test_a_partition_is_kept_until_the_scene_or_the_wish_changes(small_scene, tmp_path):
+    scene = Path(shutil.copytree(small_scene, tmp_path / "scene"))
+    place = tmp_path / "blocks"
+    place.mkdir()
+    made = write_partition(scene, place, WISH)
+    model = place / "scenes" / "block_0_0" / "sparse" / "0" / "images.bin"
+    before = model.stat().st_mtime_ns
+    kept = write_partition(scene, place, WISH)
+    assert model.stat().st_mtime_ns == before and kept.cells == made.cells and kept.sizes == made.sizes
+    assert np.array_equal(kept.plane.axes, made.plane.axes) and np.array_equal(
+        kept.plane.origin, made.plane.origin
+    )
+    os.utime(scene / "images" / "view_000.png")
+    assert write_partition(scene, place, WISH).digest != made.digest
+    assert model.stat().st_mtime_ns != before
+    (place / "partition.json").write_text('{"format": 1}')
+    with pytest.raises(UserError, match="expected a scene's partition"):
+        read_partition(place)
+
+
+def test_what_only_held_out_views_saw_is_in_no_block(small_scene, tmp_path):
+    place = tmp_path / "blocks"
+    place.mkdir()
+    made = write_partition(small_scene, place, Wish(1, 1, 0.2, 0.25, True, 3, "", False))
+    truth = load_scene(small_scene, SceneConfig(eval=True, test_every=3), quiet=True)
+    block = load_scene(place / "scenes" / "block_0_0", SceneConfig(), quiet=True)
+    assert [view.name for view in block.train] == [view.name for view in truth.train]
+    assert made.points == len(truth.points) == len(block.points) < 800 and made.train_views == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--blocks", "2"], "--blocks: expected two numbers as 3x2"),
+        (["--blocks", "0x2"], "--blocks"),
+        (["--blocks", "4x4"], "ask for fewer blocks"),
+        (["--overlap", "-1"], "--overlap: expected 0 to 1"),
+        (["--visible", "0"], "--visible"),
+        (["--train=--eval"], "--eval: that is for --eval of this command"),
+        (["--launcher", "torchrun"], "--stage train only"),
+        (["--against", "x"], "no effect without --eval"),
+        (["--stage", "merge"], "cut the scene first"),
+    ],
+)
+def test_mistakes_are_told(small_scene, tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        blocks.main([str(small_scene), "-o", str(tmp_path / "out"), *words])
+
+
+def test_a_scene_without_a_model_and_a_folder_with_a_run_are_refused(small_scene, tmp_path):
+    with pytest.raises(UserError, match="expected a COLMAP model"):
+        blocks.main([str(small_scene / "images"), "-o", str(tmp_path / "out")])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"holds a run of train\.py"):
+        blocks.main([str(small_scene), "-o", str(tmp_path / "run")])
