@@ -1,0 +1,69 @@
+"""Ctrl-C and SIGTERM at random moments: the first saves and ends the training once, the second ends it at once."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from stress.fault_bench import Bench
+from stress.fault_runs import damage_done, misses, run
+
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+def signals(bench: Bench) -> None:
+    """All cases of signals."""
+    twin = bench.twin()
+    for number in NAMES:
+        for _ in range(1 if bench.short else 6):
+            _anywhere(bench, number, bench.chance.uniform(0.05, twin.seconds))
+        for at in bench.pick(range(1, len(twin.moments) + 1), 1)[:: 1 if bench.short else 5]:
+            _at_a_file(bench, number, at)
+        for pause in (0.0,) if bench.short else (0.0, 0.005, 0.05):
+            _twice(bench, number, pause)
+    if not bench.short:
+        for number in NAMES:
+            _anywhere(bench, number, bench.chance.uniform(0.3, 0.9) * bench.twin("teachers").seconds, "teachers")
+
+
+def _codes(number: int) -> tuple[int, ...]:
+    """What the shell calls 128 + number; before python has its handlers the system ends the process itself."""
+    return (128 + number, -number)
+
+
+def _anywhere(bench: Bench, number: int, after: float, kind: str = "plain") -> None:
+    with bench.case("signals", f"{NAMES[number]} after {after:.1f} s of {kind}") as row:
+        output = bench.folder("signal")
+        ended = run(bench.options(output, kind), signals=[(after, number)])
+        row.facts["code"] = ended.code
+        row.lost += misses(ended, (*_codes(number), 0))  # 0: it was done already
+        row.lost += damage_done(output)
+        row.lost += bench.finished(output, kind)[1]
+
+
+def _at_a_file(bench: Bench, number: int, at: int) -> None:
+    event = bench.twin().moments[at - 1]
+    with bench.case("signals", f"{NAMES[number]} at moment {at}: {event}") as row:
+        output = bench.folder("signal")
+        plan = {"fault": "signal", "number": int(number), "at": at, "under": str(output)}
+        ended = run(bench.options(output), fault=plan)
+        row.facts["code"] = ended.code
+        row.lost += misses(ended, (*_codes(number), 0))
+        row.lost += damage_done(output)
+        row.lost += bench.finished(output)[1]
+
+
+def _twice(bench: Bench, number: int, pause: float) -> None:
+    """The second signal comes while the first is being honoured."""
+    with bench.case("signals", f"{NAMES[number]} twice, {pause:g} s between", 2) as row:
+        output = bench.folder("signal")
+
+        def under_way() -> bool:
+            return any(Path(output).glob("checkpoints/*.pt"))
+
+        options = [*bench.options(output), "--iterations", "100000"]
+        ended = run(options, when=under_way, signals=[(0.01, number), (pause, number)])
+        row.facts["code"] = ended.code
+        row.lost += misses(ended, 128 + number)
+        row.lost += ["it ended twice"] if ended.stderr.count("\nstopped") > 1 else []
+        row.lost += damage_done(output)
