@@ -8,6 +8,7 @@
 | out of memory, CPU or GPU | 3 |
 | the disk is full | 4 |
 | another process of the training has ended | 5 |
+| the training has come to NaN or infinite numbers: `NotFinite` | 6 |
 | Ctrl-C | 130 |
 | SIGTERM | 143 |
 
@@ -34,7 +35,10 @@ from engine.checkpoint import latest_checkpoint
 from errors import SaidElsewhere, UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_MEMORY = ("can't allocate", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_NO_MEMORY = (
+    *("can't allocate", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc"),
+    *("can't start new thread", "failed to map segment"),  # of python, and of the loader of libraries
+)
 _FACTS = "_run_facts"
 
 
@@ -201,4 +205,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Says whether memory ran out: python's own error, or torch's, which differ only in their text."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+    return isinstance(error, (RuntimeError, ImportError)) and any(
+        words in str(error).lower() for words in _NO_MEMORY
+    )

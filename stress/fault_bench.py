@@ -102,7 +102,9 @@ class Bench:
             self._twins[kind] = Twin(output, ended.seconds, tuple(log.read_text().splitlines()))
         return self._twins[kind]
 
-    def finished(self, output: Path, kind: str = "plain", scene: Path | None = None) -> tuple[Ended, list[str]]:
+    def finished(
+        self, output: Path, kind: str = "plain", scene: Path | None = None
+    ) -> tuple[Ended, list[str]]:
         """Goes on with a run after a fault: how that ended, and what it has other than its twin."""
         ended = run([*self.options(output, kind, scene), *going_on(output)])
         if ended.code != 0:
@@ -120,7 +122,9 @@ class Bench:
             row.seconds = round(time.perf_counter() - began, 1)
         self.rows.append(row)
         state = "skipped" if row.skipped else "LOST" if row.lost else "ok"
-        tqdm.write(f"{state:8}{group:9}{name}  ({row.times}x, {row.seconds:.0f} s){f': {row.skipped}' if row.skipped else ''}")
+        tqdm.write(
+            f"{state:8}{group:9}{name}  ({row.times}x, {row.seconds:.0f} s){f': {row.skipped}' if row.skipped else ''}"
+        )
         for line in row.lost:
             tqdm.write(f"        {line}")
         if self.bar is not None:

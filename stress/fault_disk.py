@@ -27,7 +27,9 @@ def kinds_of_moments(moments: tuple[str, ...]) -> dict[str, list[int]]:
         event, _, path = line.partition(" ")
         if event in ("open", "os.rename", "os.mkdir"):
             path = re.sub(r"events\.out\..*", "events", path)
-            found.setdefault(re.sub(r"\d+", "N", f"{path}" if event == "open" else f"{event} {path}"), []).append(number)
+            found.setdefault(
+                re.sub(r"\d+", "N", f"{path}" if event == "open" else f"{event} {path}"), []
+            ).append(number)
     return found
 
 
@@ -43,7 +45,10 @@ def disk(bench: Bench) -> None:
     for name, arguments in (
         ("export", ("-m", "exporting", "RUN", "--format", "html", "spz", "splat", "ply", "compressed.ply")),
         ("pictures", ("render.py", "-m", "RUN", "--skip_train")),
-        ("video", ("render.py", "-m", "RUN", "--skip_train", "--skip_test", "--video", "auto", "--n_frames", "8")),
+        (
+            "video",
+            ("render.py", "-m", "RUN", "--skip_train", "--skip_test", "--video", "auto", "--n_frames", "8"),
+        ),
         ("report", ("render.py", "-m", "RUN", "--skip_train", "--report")),
     ):
         _afterwards(bench, name, arguments)

@@ -77,7 +77,9 @@ def _before_going_on(bench: Bench, how: str) -> None:
         kept = victim.read_bytes()
         damage(victim, how)
         ended = run([*bench.options(output, scene=scene), "--resume"])
-        row.lost += misses(ended, 0 if how == "change" else 2, [victim.stem if how == "change" else victim.name])
+        row.lost += misses(
+            ended, 0 if how == "change" else 2, [victim.stem if how == "change" else victim.name]
+        )
         row.lost += damage_done(output)
         if how != "change":  # and with the photograph back in its place all is well
             victim.write_bytes(kept)

@@ -43,6 +43,12 @@ def kill(bench: Bench, kind: str, kills: int) -> None:
             if ended.code != 0:
                 row.lost.append(f"after {killed} kills: exit code {ended.code}: {ended.stderr[-800:]}")
                 break
-            row.lost += [f"after {killed} kills: {line}" for line in unlike(output, twin.output, bench.iterations)]
+            row.lost += [
+                f"after {killed} kills: {line}" for line in unlike(output, twin.output, bench.iterations)
+            ]
         row.times = done
-        row.facts = {"runs": rounds, "killed_after": dict(sorted(places.items())), "moments": len(twin.moments)}
+        row.facts = {
+            "runs": rounds,
+            "killed_after": dict(sorted(places.items())),
+            "moments": len(twin.moments),
+        }

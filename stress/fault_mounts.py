@@ -31,7 +31,9 @@ def can_mount() -> bool:
 def small_disk(folder: Path, mib: int) -> Iterator[bool]:
     """A file system of so many MiB in memory at `folder`; False if there cannot be one (`folder` is made)."""
     folder.mkdir(parents=True, exist_ok=True)
-    there = can_mount() and _call("mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=0755", "tmpfs", str(folder))
+    there = can_mount() and _call(
+        "mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=0755", "tmpfs", str(folder)
+    )
     try:
         yield there
     finally:

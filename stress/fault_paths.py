@@ -10,7 +10,13 @@ from stress.fault_bench import Bench
 from stress.fault_mounts import read_only
 from stress.fault_runs import misses, run, unlike
 
-NAMES = ("mit Leerzeichen und Ümläuten", "写真 🌿", "-leading-dash", "quo'te \"and\" [brackets] *", "new\nline")
+NAMES = (
+    "mit Leerzeichen und Ümläuten",
+    "写真 🌿",
+    "-leading-dash",
+    'quo\'te "and" [brackets] *',
+    "new\nline",
+)
 
 
 def paths(bench: Bench) -> None:
@@ -50,7 +56,8 @@ def _strange_name(bench: Bench, name: str) -> None:
         (place / f"{name} scene").symlink_to(bench.scene)
         source, output = f"./{name} scene", f"./{name}"
         options = [
-            {str(bench.scene): source, "OUT": output}.get(str(word), word) for word in bench.options(Path("OUT"))
+            {str(bench.scene): source, "OUT": output}.get(str(word), word)
+            for word in bench.options(Path("OUT"))
         ]
         row.lost += misses(run(options, cwd=place), 0)
         row.lost += unlike(place / name, bench.twin().output, bench.iterations)
@@ -66,7 +73,10 @@ def _read_only(bench: Bench) -> None:
     whole = bench.twin().output
     place = bench.folder("read_only")
     place.mkdir()
-    with read_only(place) as there, bench.case("paths", "-m cannot be written to (a new folder in it)") as row:
+    with (
+        read_only(place) as there,
+        bench.case("paths", "-m cannot be written to (a new folder in it)") as row,
+    ):
         if not there:
             row.skipped = "no read-only file system can be had here, and root is stopped by no permission"
         else:

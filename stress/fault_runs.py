@@ -45,6 +45,7 @@ def run(
     limits: Mapping[int, int] | None = None,
     user: int | None = None,
     cwd: Path | None = None,
+    patience: float = PATIENCE_S,
 ) -> Ended:
     """Runs a script of the program's folder, or `-m MODULE`.
 
@@ -57,6 +58,7 @@ def run(
         limits: of resources, by the number that `resource` gives them.
         user: the number of the user to be (needs root).
         cwd: the working directory.
+        patience: seconds after which it is taken to hang.
     """
     first = str(arguments[0])
     direct = [first] if first == "-m" else [str(ROOT / first)]
@@ -88,7 +90,7 @@ def run(
                 _wait(child, seconds)
                 if child.poll() is None:
                     child.send_signal(number)
-            code = _wait(child, PATIENCE_S)
+            code = _wait(child, patience)
         finally:
             child.kill()
             child.wait()
@@ -133,7 +135,9 @@ def unlike(output: Path, whole: Path, iterations: int) -> list[str]:
         ours = output / name
         if theirs.is_file() and (not ours.is_file() or ours.read_bytes() != theirs.read_bytes()):
             found.append(f"{name} is {'another' if ours.is_file() else 'missing'}")
-    found += [f"{name} is missing" for name in ("summary.json", "report.html") if not (output / name).is_file()]
+    found += [
+        f"{name} is missing" for name in ("summary.json", "report.html") if not (output / name).is_file()
+    ]
     left = [str(path.relative_to(output)) for path in output.rglob(".*") if path.name != ".run.lock"]
     return found + [f"left behind: {name}" for name in left]
 

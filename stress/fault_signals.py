@@ -23,7 +23,9 @@ def signals(bench: Bench) -> None:
             _twice(bench, number, pause)
     if not bench.short:
         for number in NAMES:
-            _anywhere(bench, number, bench.chance.uniform(0.3, 0.9) * bench.twin("teachers").seconds, "teachers")
+            _anywhere(
+                bench, number, bench.chance.uniform(0.3, 0.9) * bench.twin("teachers").seconds, "teachers"
+            )
 
 
 def _codes(number: int) -> tuple[int, ...]:
