@@ -37,7 +37,7 @@ def begin() -> None:
 
 
 def _warn_of_limit() -> None:
-    """Says so where the address space is limited: numpy's OpenBLAS waits forever for a buffer that it cannot get."""
+    """Says so where the address space is limited: OpenBLAS waits forever for a buffer that it cannot get."""
     try:
         import resource
     except ImportError:  # not a POSIX system
@@ -45,8 +45,8 @@ def _warn_of_limit() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY and limit < _ROOMY:
         print(
-            f"warning: ulimit -v leaves {limit / 2**30:.1f} GiB of address space: loading the libraries may fail, or "
-            "never end, below 4 GiB; limit memory by a cgroup instead (systemd-run -p MemoryMax=...)",
+            f"warning: ulimit -v leaves {limit / 2**30:.1f} GiB of address space: loading the libraries may "
+            "fail, or never end, below 4 GiB; limit memory by a cgroup instead (systemd-run -p MemoryMax=4G)",
             file=sys.stderr,
             flush=True,
         )
@@ -59,8 +59,8 @@ def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType 
         sys.__excepthook__(kind, error, trace)
         return
     print(
-        f"error: out of memory while the program was being loaded ({lines[-1] if lines else 'no reason given'}): "
-        "it needs about 1 GiB, and 4 GiB of address space: end other programs, or raise the limit (ulimit -v)",
+        f"error: out of memory while the program was being loaded ({lines[-1] if lines else 'no reason'}): "
+        "it needs about 1 GiB, and 4 GiB of address space: end other programs, or raise ulimit -v",
         file=sys.stderr,
         flush=True,
     )

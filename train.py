@@ -421,7 +421,7 @@ def learn_once(
 
 
 def is_checked(config: Config, iteration: int) -> bool:
-    """Whether all numbers are looked at after this iteration: when figures are read, and before files and edits."""
+    """Whether all numbers are looked at now: when figures are read, and before files and refinements."""
     files = {*config.save_iterations, *config.checkpoint_iterations}
     rests = (config.log_every, config.checkpoint_every, config.densify.every)
     return any(is_due(iteration, files, every, config.iterations) for every in rests)

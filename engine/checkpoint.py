@@ -257,8 +257,8 @@ def _compare_photographs(path: str, state: TrainingState, began_with: Any) -> No
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         _log.warning(
-            "%s: %d of %d photographs have other pixels than when this run began (%s%s): it goes on with what "
-            "is there now; put the files back, or start anew with --overwrite",
+            "%s: %d of %d photographs have other pixels than when this run began (%s%s): it goes on with "
+            "what is there now; put the files back, or start anew with --overwrite",
             path, len(changed), len(now), ", ".join(changed[:3]), more,
         )  # fmt: skip
     state.photographs = dict(began_with)

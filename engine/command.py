@@ -4,7 +4,7 @@
 |---|---|
 | done | 0 |
 | a fault of the program (traceback) | 1 |
-| a mistake in the input: `UserError` | 2 |
+| a mistake in the input: `UserError`; a file that cannot be read or written | 2 |
 | out of memory, CPU or GPU | 3 |
 | the disk is full | 4 |
 | another process of the training has ended | 5 |
@@ -35,6 +35,15 @@ from engine.checkpoint import latest_checkpoint
 from errors import SaidElsewhere, UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS = (
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 _NO_MEMORY = (
     *("can't allocate", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc"),
     *("can't start new thread", "failed to map segment"),  # of python, and of the loader of libraries
@@ -171,6 +180,13 @@ def _report(error: BaseException) -> int:
         where = f" writing {error.filename}" if error.filename else ""
         words.say(
             f"the disk is full{where} ({error.strerror}): free some space, or choose another folder", "error"
+        )
+    elif isinstance(error, OSError) and error.errno in _NO_ACCESS and error.filename:
+        code = 2
+        words.say(
+            f"{os.fsdecode(error.filename)}: cannot be read or written ({error.strerror}): correct its "
+            "permissions or what is in its place, or choose another folder",
+            "error",
         )
     else:
         code = 1

@@ -1,8 +1,8 @@
-"""No number of a training is ever NaN or infinite: if one becomes so, the run ends, and says which one and when.
+"""No number of a training is ever NaN or infinite: if one becomes so, the run ends, and says which and when.
 
-Loss terms are kept as they come and read where that costs nothing: at once on a CPU, with the other figures on
-a GPU. Parameters and Adam's averages are summed, which is enough to see whether any is not finite. Nothing here
-changes or draws a number. A checkpoint refuses what is not finite by itself (checkpoint.py).
+Loss terms are kept as they come and read where that costs nothing: at once on a CPU, with the other figures
+on a GPU. Parameters and Adam's averages are summed, which is enough to see whether any is not finite. Nothing
+here changes or draws a number. A checkpoint refuses what is not finite by itself (checkpoint.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Guard:
         self._seen: list[tuple[int, str, tuple[str, ...], Tensor]] = []
 
     def terms(self, iteration: int, view: str, terms: Mapping[str, Tensor]) -> None:
-        """Keeps the loss terms (scalars) of a view until `check`; on a CPU only those that are not finite."""
+        """Keeps a view's loss terms (scalars) until `check`; on a CPU only where one is not finite."""
         values = torch.stack([value.detach() for value in terms.values()])
         if values.device.type == "cpu" and bool(values.isfinite().all()):
             return
@@ -58,7 +58,7 @@ class Guard:
                     raise NotFinite(
                         f"iteration {iteration}, view {view}: the loss term {name} is {value}: earlier "
                         "checkpoints are intact; a run that goes on by --resume meets it again: start anew "
-                        f"(another -m) with a lower weight of that term or lower learning rates{_rates(state)}"
+                        f"with a lower weight of that term or lower learning rates{_rates(state)}"
                     )
         check_finite(state)
 
@@ -78,7 +78,7 @@ def check_finite(state: TrainingState) -> None:
         count = int(bad.reshape(len(bad), -1).any(1).sum())
         raise NotFinite(
             f"iteration {state.iteration}: {what} not finite in {count:,} of {len(bad):,} Gaussians: earlier "
-            "checkpoints are intact; a run that goes on by --resume meets it again: start anew (another -m) "
+            "checkpoints are intact; a run that goes on by --resume meets it again: start anew "
             f"with a lower --optim.{key}_lr{_rates(state)}"
         )
 

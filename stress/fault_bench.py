@@ -1,4 +1,4 @@
-"""What all kinds of faults share: a scene, trainings of several kinds with their uninterrupted twins, and a record."""
+"""What all kinds of faults share: a scene, trainings with their uninterrupted twins, and a record."""
 
 from __future__ import annotations
 
@@ -122,9 +122,8 @@ class Bench:
             row.seconds = round(time.perf_counter() - began, 1)
         self.rows.append(row)
         state = "skipped" if row.skipped else "LOST" if row.lost else "ok"
-        tqdm.write(
-            f"{state:8}{group:9}{name}  ({row.times}x, {row.seconds:.0f} s){f': {row.skipped}' if row.skipped else ''}"
-        )
+        why = f": {row.skipped}" if row.skipped else ""
+        tqdm.write(f"{state:8}{group:9}{name}  ({row.times}x, {row.seconds:.0f} s){why}")
         for line in row.lost:
             tqdm.write(f"        {line}")
         if self.bar is not None:

@@ -1,4 +1,4 @@
-"""Runs a command of the program and brings a fault upon it at an exact moment: just before its n-th work on a file.
+"""Runs a command of the program and brings a fault upon it just before its n-th work on a file.
 
     python -m stress.fault_child '{"fault": "kill", "at": 7, "under": "/out"}' train.py -s scene -m /out
 
@@ -79,7 +79,7 @@ class Fault:
 
 
 def damage(victim: Path, how: str) -> None:
-    """Harms a file: `vanish`, `truncate` (to half), `empty`, `change` (to another of the folder's pictures)."""
+    """Harms a file: `vanish`, `truncate` (to half), `empty`, `change` (to another picture of the folder)."""
     if how == "vanish":
         victim.unlink()
     elif how == "truncate":

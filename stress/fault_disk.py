@@ -1,8 +1,8 @@
 """The disk is full, from some moment on: just before a file of each kind is opened, and half way through it.
 
-On a small file system in memory where one may be mounted, which is filled to its last byte at the moment; and
-everywhere by a limit on the size of files, which makes the same calls fail. Then there is space again, and the
-training goes on.
+On a small file system in memory where one may be mounted, which is filled to its last byte at the moment;
+and everywhere by a limit on the size of files, which makes the same calls fail. Then there is space again,
+and the training goes on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Photographs that change, are cut short or vanish: before the training, while it runs, and before it goes on.
+"""Photographs that change, are cut short or vanish: before a training, during it, before it goes on.
 
-Images are read once, at the start: what happens to their files later changes nothing in the run that has begun.
+Images are read once, at the start: what happens to their files later changes nothing in a run that has begun.
 A run that goes on reads them again, and says what is missing or has changed.
 """
 

@@ -14,7 +14,7 @@ from stress.fault_runs import damage_done, going_on, run, unlike
 
 
 def kill(bench: Bench, kind: str, kills: int) -> None:
-    """Kills trainings of a kind so many times in all; each that ends between kills is compared, and another begun."""
+    """Kills trainings of a kind so many times; one that ends between kills is compared, and another begun."""
     twin = bench.twin(kind)
     with bench.case("kills", kind, kills) as row:
         done, rounds = 0, 0

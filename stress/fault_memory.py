@@ -1,4 +1,4 @@
-"""Memory runs out: in the middle of a training that grows and grows, and because there was too little to begin with.
+"""Memory runs out: in the middle of a training that grows and grows, and before one has begun.
 
 The address space is limited (RLIMIT_AS): allocations fail, as they do where a system does not overcommit or
 `ulimit -v` is set. A cgroup's limit, and Linux' own when all memory is used, end a process by SIGKILL, which
@@ -6,8 +6,6 @@ leaves it no word: that is what fault_kills does.
 """
 
 from __future__ import annotations
-
-import resource
 
 from engine import latest_checkpoint
 from stress.fault_bench import Bench
@@ -47,8 +45,7 @@ def memory(bench: Bench) -> None:
     for mib in bench.pick((150, 400, 800, 1200, 1600, 2000, 2400, 2800), 1):
         with bench.case("memory", f"{mib} MiB from the first moment on") as row:
             output = bench.folder("memory")
-            limits = {resource.RLIMIT_AS: mib * 2**20}
-            ended = run(bench.options(output), limits=limits, patience=60 + 5 * bench.twin().seconds)
+            ended = run(bench.options(output), address_space_mib=mib, patience=60 + 5 * bench.twin().seconds)
             row.facts |= {"code": ended.code}
             if ended.code is None and not output.exists():  # nothing of ours runs while libraries load
                 row.skipped = (

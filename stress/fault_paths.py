@@ -1,4 +1,4 @@
-"""Output folders that cannot be written to, that are something else, and names that shells and parsers trip over."""
+"""Output folders that cannot be written to or are something else, and names that parsers trip over."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Children that train under faults, how they ended, and what they left: the same bits or not, whole or not."""
+"""Children that train under faults, how they ended, and what they left: the same bits, whole files."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -42,7 +41,7 @@ def run(
     kill_after: float | None = None,
     signals: Sequence[tuple[float, int]] = (),
     when: Callable[[], bool] | None = None,
-    limits: Mapping[int, int] | None = None,
+    address_space_mib: int = 0,
     user: int | None = None,
     cwd: Path | None = None,
     patience: float = PATIENCE_S,
@@ -55,7 +54,7 @@ def run(
         kill_after: seconds after which it is killed with SIGKILL.
         signals: (seconds after the one before, signal) to send.
         when: the clock of `kill_after` and `signals` begins once this is true.
-        limits: of resources, by the number that `resource` gives them.
+        address_space_mib: what it may have of it; 0 = as much as there is.
         user: the number of the user to be (needs root).
         cwd: the working directory.
         patience: seconds after which it is taken to hang.
@@ -68,10 +67,8 @@ def run(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
 
-    def prepare() -> None:
-        for which, value in (limits or {}).items():
-            resource.setrlimit(which, (value, resource.RLIM_INFINITY))
-
+    if address_space_mib:
+        command = ["sh", "-c", 'ulimit -v "$0"; exec "$@"', str(address_space_mib * 1024), *command]
     began = time.perf_counter()
     with tempfile.TemporaryFile() as told:
         child = subprocess.Popen(
@@ -80,7 +77,6 @@ def run(
             stderr=told,
             env=environment,
             cwd=cwd or ROOT,
-            preexec_fn=prepare if limits else None,
             user=user,
         )
         try:

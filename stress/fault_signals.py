@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at random moments: the first saves and ends the training once, the second ends it at once."""
+"""Ctrl-C and SIGTERM at random moments: the first saves and ends the training, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def signals(bench: Bench) -> None:
 
 
 def _codes(number: int) -> tuple[int, ...]:
-    """What the shell calls 128 + number; before python has its handlers the system ends the process itself."""
+    """What shells call 128 + number; before python has its handlers the system ends the process itself."""
     return (128 + number, -number)
 
 

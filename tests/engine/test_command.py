@@ -67,6 +67,7 @@ endings = {
     "torch": lambda: torch.empty(2**60, dtype=torch.uint8),
     "cuda": lambda: throw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
     "too early": lambda: throw(MemoryError()),
+    "no access": lambda: throw(OSError(errno.EROFS, os.strerror(errno.EROFS), "out/a.png")),
     "disk": lambda: throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.ply")),
     "quota": lambda: throw(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))),
     "fault": lambda: 1 / 0,
@@ -106,8 +107,8 @@ def endings(tmp_path_factory):
     ("ending", "code"),
     [
         ("done", 0), ("own code", 5), ("user", 2), ("memory", 3), ("numpy", 3), ("torch", 3), ("cuda", 3),
-        ("disk", 4), ("quota", 4), ("fault", 1), ("other os error", 1), ("other runtime error", 1),
-        ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130), ("stop SIGTERM", 143),
+        ("no access", 2), ("disk", 4), ("quota", 4), ("fault", 1), ("other os error", 1),
+        ("other runtime error", 1), ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130), ("stop SIGTERM", 143),
         ("stop twice", 130),
     ],
 )  # fmt: skip

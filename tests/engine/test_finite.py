@@ -151,7 +151,7 @@ def test_teachers_are_watched_too(small_scene, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train.Objective, "__call__", poisoned)
     taught = ("--pseudo.taught", "1", "--pseudo.teachers", "2", "--pseudo.count", "4")
-    with pytest.raises(NotFinite, match="iteration 1, .* l1 is inf"):
+    with pytest.raises(NotFinite, match=r"iteration 1, .* l1 is inf"):
         run(monkeypatch, "-s", small_scene, "-m", tmp_path / "out", *SHORT, *taught)
     assert kept(tmp_path / "out") == 0
 
