@@ -41,6 +41,7 @@ _NO_ACCESS = (
     errno.EPERM,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.EEXIST,
     errno.ELOOP,
     errno.ENAMETOOLONG,
 )

@@ -39,9 +39,9 @@ def disk(bench: Bench) -> None:
     kinds = {kind: numbers for kind, numbers in kinds_of_moments(twin.moments).items() if kind[:3] != "os."}
     for kind, numbers in bench.pick(sorted(kinds.items()), 2):
         for at in sorted({numbers[0], numbers[-1]} if not bench.short else {numbers[-1]}):
-            _training(bench, kind, at, mounted=True)
+            fill_while_training(bench, kind, at, mounted=True)
             if not bench.short:
-                _training(bench, kind, at, mounted=False)
+                fill_while_training(bench, kind, at, mounted=False)
     for name, arguments in (
         ("export", ("-m", "exporting", "RUN", "--format", "html", "spz", "splat", "ply", "compressed.ply")),
         ("pictures", ("render.py", "-m", "RUN", "--skip_train")),
@@ -51,7 +51,7 @@ def disk(bench: Bench) -> None:
         ),
         ("report", ("render.py", "-m", "RUN", "--skip_train", "--report")),
     ):
-        _afterwards(bench, name, arguments)
+        fill_afterwards(bench, name, arguments)
 
 
 def _fault(mounted: bool, at: int, output: Path, ballast: Path) -> dict[str, object]:
@@ -60,7 +60,15 @@ def _fault(mounted: bool, at: int, output: Path, ballast: Path) -> dict[str, obj
     return {"fault": "small_files", "at": at, "under": str(output)}
 
 
-def _training(bench: Bench, kind: str, at: int, mounted: bool) -> None:
+def fill_while_training(bench: Bench, kind: str, at: int, mounted: bool) -> None:
+    """From a moment on there is no space; then there is again.
+
+    Args:
+        bench: where.
+        kind: of the moment, in words.
+        at: its number.
+        mounted: fill a small file system (True) or limit the size of files.
+    """
     place = bench.folder("disk")
     with small_disk(place, MIB) as there:
         if mounted and not there:
@@ -77,7 +85,7 @@ def _training(bench: Bench, kind: str, at: int, mounted: bool) -> None:
             row.lost += bench.finished(output)[1]
 
 
-def _afterwards(bench: Bench, name: str, arguments: tuple[str, ...]) -> None:
+def fill_afterwards(bench: Bench, name: str, arguments: tuple[str, ...]) -> None:
     """A command that reads a finished run and writes into its folder."""
     place, log = bench.folder("disk"), bench.folder("moments")
     with small_disk(place, MIB) as mounted:

@@ -19,9 +19,9 @@ HOWS = ("vanish", "truncate", "empty", "change")
 def images(bench: Bench) -> None:
     """All cases of harmed photographs."""
     for how in bench.pick(HOWS, 1):
-        _while_training(bench, how)
+        harm_while_training(bench, how)
     for how in HOWS:
-        _before_going_on(bench, how)
+        harm_before_going_on(bench, how)
     for how in bench.pick(("vanish", "truncate", "empty"), 1):
         with bench.case("images", f"{how} before the start") as row:
             scene, victim = _copy(bench)
@@ -56,7 +56,8 @@ def _hit_while_training(bench: Bench, scene: Path, victim: Path, how: str) -> li
     return misses(ended, 0) + unlike(output, bench.twin().output, bench.iterations)
 
 
-def _while_training(bench: Bench, how: str) -> None:
+def harm_while_training(bench: Bench, how: str) -> None:
+    """A photograph is harmed once the training has begun: nothing changes."""
     with bench.case("images", f"{how} while training") as row:
         scene, victim = _copy(bench)
         row.lost += _hit_while_training(bench, scene, victim, how)
@@ -70,7 +71,8 @@ def _half(bench: Bench, scene: Path) -> Path:
     return output
 
 
-def _before_going_on(bench: Bench, how: str) -> None:
+def harm_before_going_on(bench: Bench, how: str) -> None:
+    """A photograph is harmed between a kill and the run that goes on, which says so."""
     with bench.case("images", f"{how} before going on") as row:
         scene, victim = _copy(bench)
         output = _half(bench, scene)

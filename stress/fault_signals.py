@@ -16,14 +16,14 @@ def signals(bench: Bench) -> None:
     twin = bench.twin()
     for number in NAMES:
         for _ in range(1 if bench.short else 6):
-            _anywhere(bench, number, bench.chance.uniform(0.05, twin.seconds))
+            signal_after(bench, number, bench.chance.uniform(0.05, twin.seconds))
         for at in bench.pick(range(1, len(twin.moments) + 1), 1)[:: 1 if bench.short else 5]:
-            _at_a_file(bench, number, at)
+            signal_at_a_file(bench, number, at)
         for pause in (0.0,) if bench.short else (0.0, 0.005, 0.05):
-            _twice(bench, number, pause)
+            signal_twice(bench, number, pause)
     if not bench.short:
         for number in NAMES:
-            _anywhere(
+            signal_after(
                 bench, number, bench.chance.uniform(0.3, 0.9) * bench.twin("teachers").seconds, "teachers"
             )
 
@@ -33,7 +33,8 @@ def _codes(number: int) -> tuple[int, ...]:
     return (128 + number, -number)
 
 
-def _anywhere(bench: Bench, number: int, after: float, kind: str = "plain") -> None:
+def signal_after(bench: Bench, number: int, after: float, kind: str = "plain") -> None:
+    """A signal after so many seconds."""
     with bench.case("signals", f"{NAMES[number]} after {after:.1f} s of {kind}") as row:
         output = bench.folder("signal")
         ended = run(bench.options(output, kind), signals=[(after, number)])
@@ -43,7 +44,8 @@ def _anywhere(bench: Bench, number: int, after: float, kind: str = "plain") -> N
         row.lost += bench.finished(output, kind)[1]
 
 
-def _at_a_file(bench: Bench, number: int, at: int) -> None:
+def signal_at_a_file(bench: Bench, number: int, at: int) -> None:
+    """A signal at a work on a file."""
     event = bench.twin().moments[at - 1]
     with bench.case("signals", f"{NAMES[number]} at moment {at}: {event}") as row:
         output = bench.folder("signal")
@@ -55,7 +57,7 @@ def _at_a_file(bench: Bench, number: int, at: int) -> None:
         row.lost += bench.finished(output)[1]
 
 
-def _twice(bench: Bench, number: int, pause: float) -> None:
+def signal_twice(bench: Bench, number: int, pause: float) -> None:
     """The second signal comes while the first is being honoured."""
     with bench.case("signals", f"{NAMES[number]} twice, {pause:g} s between", 2) as row:
         output = bench.folder("signal")

@@ -108,8 +108,8 @@ def endings(tmp_path_factory):
     [
         ("done", 0), ("own code", 5), ("user", 2), ("memory", 3), ("numpy", 3), ("torch", 3), ("cuda", 3),
         ("no access", 2), ("disk", 4), ("quota", 4), ("fault", 1), ("other os error", 1),
-        ("other runtime error", 1), ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130), ("stop SIGTERM", 143),
-        ("stop twice", 130),
+        ("other runtime error", 1), ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130),
+        ("stop SIGTERM", 143), ("stop twice", 130),
     ],
 )  # fmt: skip
 def test_an_ending_has_its_exit_code(endings, ending, code):
