@@ -138,6 +138,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)  # as an exception, so that files and locks are let go
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.excepthook = _fail_in_a_thread
     words.hear()
     try:
         code = main() or 0
@@ -151,6 +152,12 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         code = _report(error)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _fail_in_a_thread(what: threading.ExceptHookArgs) -> None:
+    """Says nothing of a full disk: TensorBoard's writer meets it first, and hands it on to who calls next."""
+    if not (isinstance(what.exc_value, OSError) and what.exc_value.errno in DISK_FULL):
+        threading.__excepthook__(what)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -36,7 +36,7 @@ FLAGS = {
 RUNTIMES = {"memory": ("libasan.so", "libubsan.so"), "threads": ("libtsan.so",)}
 FINDINGS = ("ERROR: AddressSanitizer", "runtime error:", "WARNING: ThreadSanitizer", "FATAL: ThreadSanitizer")
 # Libraries that are not instrumented: what they lock, the sanitizer does not see.
-_FOREIGN = ("libtorch_cpu", "libgomp", "libtorch_python")
+_FOREIGN = ("libtorch_cpu", "libtorch_python")
 SUPPRESSED = "".join(f"called_from_lib:{name}\n" for name in _FOREIGN)
 PATIENCE_S = 3600.0
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # One process loads torch once and forks for every ending; each writes its stderr and exit code to files.
 _PROGRAM = """
-import errno, os, pathlib, signal, sys, time
+import errno, os, pathlib, signal, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 parent = pathlib.Path(sys.argv[2])
 import numpy, torch
@@ -58,6 +58,13 @@ def signal_self(number):
     os.kill(os.getpid(), number)
     time.sleep(60)
 
+def disk_in_a_thread():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    writer = threading.Thread(target=throw, args=(full,))
+    writer.start()
+    writer.join()
+    raise full
+
 endings = {
     "done": lambda: None,
     "own code": lambda: 5,
@@ -70,6 +77,7 @@ endings = {
     "no access": lambda: throw(OSError(errno.EROFS, os.strerror(errno.EROFS), "out/a.png")),
     "disk": lambda: throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.ply")),
     "quota": lambda: throw(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))),
+    "disk in a thread": disk_in_a_thread,
     "fault": lambda: 1 / 0,
     "other os error": lambda: open("/nowhere/x"),
     "other runtime error": lambda: throw(RuntimeError("shapes differ")),
@@ -107,7 +115,8 @@ def endings(tmp_path_factory):
     ("ending", "code"),
     [
         ("done", 0), ("own code", 5), ("user", 2), ("memory", 3), ("numpy", 3), ("torch", 3), ("cuda", 3),
-        ("no access", 2), ("disk", 4), ("quota", 4), ("fault", 1), ("other os error", 1),
+        ("no access", 2), ("disk", 4), ("quota", 4), ("disk in a thread", 4),
+        ("fault", 1), ("other os error", 1),
         ("other runtime error", 1), ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130),
         ("stop SIGTERM", 143), ("stop twice", 130),
     ],
