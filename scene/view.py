@@ -200,7 +200,7 @@ class Scene:
             value = 0
             for part in (view.pixels, view.alpha, view.mask):
                 if part is not None:
-                    value = zlib.crc32(part.cpu().contiguous().numpy(), value)
+                    value = zlib.crc32(part.cpu().contiguous().numpy().data, value)
             found[view.name] = f"{value:08x}"
         return found
 

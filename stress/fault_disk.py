@@ -43,7 +43,7 @@ def disk(bench: Bench) -> None:
             if not bench.short:
                 fill_while_training(bench, kind, at, mounted=False)
     for name, arguments in (
-        ("export", ("-m", "exporting", "RUN", "--format", "html", "spz", "splat", "ply", "compressed.ply")),
+        ("export", ("-m", "exporting", "RUN", "--to", "html", "spz", "splat", "ply", "compressed_ply")),
         ("pictures", ("render.py", "-m", "RUN", "--skip_train")),
         (
             "video",
