@@ -69,9 +69,11 @@ def check_finite(state: TrainingState) -> None:
     Raises:
         NotFinite: names the first that is not finite, and how many Gaussians it concerns.
     """
-    for key, what, value in _tensors(state):
-        if bool(value.detach().sum().isfinite()):  # which NaN and infinity survive
-            continue
+    tensors = list(_tensors(state))
+    sums = [value.detach().sum() for *_, value in tensors]  # which NaN and infinity survive; read once
+    if not sums or bool(torch.stack(sums).isfinite().all()):
+        return
+    for key, what, value in tensors:
         bad = ~value.detach().isfinite()
         if not bool(bad.any()):  # finite numbers whose sum is too large for a float
             continue

@@ -16,7 +16,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ class Options:
     """What the long training is of (default: a synthetic scene of 20 views)."""
     resolution: int = 8
     """Its -r, where a scene is given."""
-    only: str = ""
-    """Only cases whose name holds this."""
+    only: list[str] = field(default_factory=list)
+    """Only cases whose name holds one of these words."""
     threads: int = 0
     """CPU threads (0 = all cores)."""
     output: Path = Path("output/stress")
@@ -79,9 +79,10 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--scene: {options.scene}: no such folder: check the path")
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="endurance_") as folder:
-        cases = [case for case in cases_of(options, Path(folder)) if options.only in case.name]
+        words = options.only or [""]
+        cases = [c for c in cases_of(options, Path(folder)) if any(word in c.name for word in words)]
         if not cases:
-            raise UserError(f"--only {options.only}: no case has this in its name")
+            raise UserError(f"--only {' '.join(options.only)}: no case has this in its name")
         rows = []
         for case in tqdm(cases, desc="endurance", unit="case", disable=None):
             rows.append(endure(case, Path(folder) / "runs" / case.name.replace(" ", "_"), options.threads))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,15 @@ class Twin:
     seconds: float
     moments: tuple[str, ...]
     """What it did with files, in order; see `fault_child`."""
+
+    def kinds(self) -> dict[str, list[int]]:
+        """Numbers of the moments (from 1) by kind: digits and what is random in names left out."""
+        found: dict[str, list[int]] = {}
+        for number, line in enumerate(self.moments, 1):
+            event, _, path = line.partition(" ")
+            path = re.sub(r"\d+", "N", re.sub(r"events\.out\..*", "events", path))
+            found.setdefault(path if event == "open" else f"{event} {path}", []).append(number)
+        return found
 
 
 @dataclass

@@ -7,7 +7,6 @@ and the training goes on.
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -20,23 +19,9 @@ MIB = 48
 """Of the small file system: three times what a training here writes."""
 
 
-def kinds_of_moments(moments: tuple[str, ...]) -> dict[str, list[int]]:
-    """Numbers of the moments (from 1) at which something is written, by kind: digits of names left out."""
-    found: dict[str, list[int]] = {}
-    for number, line in enumerate(moments, 1):
-        event, _, path = line.partition(" ")
-        if event in ("open", "os.rename", "os.mkdir"):
-            path = re.sub(r"events\.out\..*", "events", path)
-            found.setdefault(
-                re.sub(r"\d+", "N", f"{path}" if event == "open" else f"{event} {path}"), []
-            ).append(number)
-    return found
-
-
 def disk(bench: Bench) -> None:
     """All cases of a full disk."""
-    twin = bench.twin()
-    kinds = {kind: numbers for kind, numbers in kinds_of_moments(twin.moments).items() if kind[:3] != "os."}
+    kinds = {kind: numbers for kind, numbers in bench.twin().kinds().items() if kind[:3] != "os."}
     for kind, numbers in bench.pick(sorted(kinds.items()), 2):
         for at in sorted({numbers[0], numbers[-1]} if not bench.short else {numbers[-1]}):
             fill_while_training(bench, kind, at, mounted=True)

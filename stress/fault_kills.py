@@ -16,6 +16,7 @@ from stress.fault_runs import damage_done, going_on, run, unlike
 def kill(bench: Bench, kind: str, kills: int) -> None:
     """Kills trainings of a kind so many times; one that ends between kills is compared, and another begun."""
     twin = bench.twin(kind)
+    kinds = list(twin.kinds().values())  # events are written more often than all else
     with bench.case("kills", kind, kills) as row:
         done, rounds = 0, 0
         places: Counter[str] = Counter()
@@ -27,7 +28,7 @@ def kill(bench: Bench, kind: str, kills: int) -> None:
                 if done == kills:
                     ended = run(options)
                 elif bench.chance.random() < 0.5:
-                    at = bench.chance.randint(1, len(twin.moments))
+                    at = bench.chance.choice(bench.chance.choice(kinds))
                     ended = run(options, fault={"fault": "kill", "at": at, "under": str(output)})
                 else:
                     ended = run(options, kill_after=bench.chance.uniform(0.05, twin.seconds))

@@ -17,8 +17,8 @@ def signals(bench: Bench) -> None:
     for number in NAMES:
         for _ in range(1 if bench.short else 6):
             signal_after(bench, number, bench.chance.uniform(0.05, twin.seconds))
-        for at in bench.pick(range(1, len(twin.moments) + 1), 1)[:: 1 if bench.short else 5]:
-            signal_at_a_file(bench, number, at)
+        for numbers in bench.pick(list(twin.kinds().values()), 1):
+            signal_at_a_file(bench, number, bench.chance.choice(numbers))
         for pause in (0.0,) if bench.short else (0.0, 0.005, 0.05):
             signal_twice(bench, number, pause)
     if not bench.short:

@@ -15,7 +15,7 @@ import torch
 
 from stress.fault_bench import Bench
 from stress.fault_child import damage
-from stress.fault_disk import fill_while_training, kinds_of_moments
+from stress.fault_disk import fill_while_training
 from stress.fault_images import harm_before_going_on
 from stress.fault_kills import kill
 from stress.fault_runs import Ended, damage_done, differences, misses, run, unlike
@@ -44,7 +44,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_bits_of_one_left_alon
 
 
 def test_a_disk_that_fills_up_during_a_checkpoint_costs_nothing(bench, row):
-    kinds = kinds_of_moments(bench.twin().moments)
+    kinds = bench.twin().kinds()
     (checkpoints,) = (numbers for kind, numbers in kinds.items() if kind.startswith("checkpoints/.iteration"))
     assert len(checkpoints) == 6
     fill_while_training(bench, "checkpoint", checkpoints[2], mounted=False)
@@ -78,13 +78,6 @@ def test_a_second_signal_ends_a_training_at_once(bench, row):
 def test_a_photograph_that_has_changed_is_named_when_the_run_goes_on(bench, row):
     harm_before_going_on(bench, "change")
     assert [found.lost for found in row()] == [[]]
-
-
-def test_a_folder_in_which_a_file_is_in_the_way_is_named(bench):
-    output = bench.folder("obstacle")
-    output.mkdir()
-    (output / "checkpoints").write_text("a file\n")
-    assert misses(run(bench.options(output)), 2, ["error: ", "checkpoints: cannot be read or written"]) == []
 
 
 def test_the_harness_sees_what_is_lost(bench):
