@@ -153,7 +153,13 @@ def endure(case: Case, output: Path, threads: int) -> dict[str, Any]:
     began = time.perf_counter()
     ended = run(
         [
-            *("train.py", "-s", case.scene, "-m", output, *case.options, "--overwrite"),
+            "train.py",
+            "-s",
+            case.scene,
+            "-m",
+            output,
+            *case.options,
+            "--overwrite",
             *(
                 "--iterations",
                 str(case.iterations),

@@ -90,7 +90,12 @@ class Bench:
         """The command line of a training."""
         every = max(1, self.iterations // 6)
         return [
-            *("train.py", "-s", scene or self.scene, "-m", output, *KINDS[kind]),
+            "train.py",
+            "-s",
+            scene or self.scene,
+            "-m",
+            output,
+            *KINDS[kind],
             *("--eval", "--init", "sfm", "--iterations", str(self.iterations), "--threads", "1"),
             *("--checkpoint_every", str(every), "--save_iterations", str(self.iterations // 2)),
             *("--log_level", "info", *self.extra),

@@ -85,13 +85,21 @@ def _read_only(bench: Bench) -> None:
         if not there:
             row.skipped = "no read-only file system can be had here, and root is stopped by no permission"
             return
-        again = ["train.py", "-m", whole, "--resume", "--iterations", str(bench.iterations + 10)]
-        for command in (
+        again: list[str | Path] = [
+            "train.py",
+            "-m",
+            whole,
+            "--resume",
+            "--iterations",
+            str(bench.iterations + 10),
+        ]
+        commands: tuple[list[str | Path], ...] = (
             again,
             ["render.py", "-m", whole, "--skip_train"],
             ["render.py", "-m", whole, "--skip_train", "--skip_test", "--video", "auto", "--n_frames", "4"],
             ["-m", "exporting", whole],
-        ):
+        )
+        for command in commands:
             row.lost += misses(run(command), 2, ["error: "])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from stress.fault_bench import Bench
 from stress.fault_runs import damage_done, misses, run
 
-NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 def signals(bench: Bench) -> None:

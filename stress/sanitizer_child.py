@@ -7,6 +7,7 @@ FLAGS, joined by spaces, choose the library (built before). A sanitizer ends the
 
 from __future__ import annotations
 
+import functools
 import math
 import runpy
 import sys
@@ -33,7 +34,7 @@ COUNTS = (0, 1, 2, 17, 300, 2000)
 def main(arguments: list[str]) -> int:
     """Runs the rounds, or the program; prints how many calls there were."""
     flags, seed, rounds, threads = arguments[0].split(), *(int(word) for word in arguments[1:4])
-    kernels.build_library = lambda: build_library(tuple(flags))
+    setattr(kernels, "build_library", functools.partial(build_library, tuple(flags)))  # noqa: B010
     torch.set_num_threads(1)  # torch's own threads are not instrumented
     native.kernels.library().fs_set_threads(threads)
     if arguments[4:]:
@@ -86,7 +87,8 @@ def _rasterizer(g: torch.Generator, n: int, width: int, height: int, share: floa
     for mode in ("RGB", "RGB+ED", "D"):
         try:
             image, alpha, info = rasterization(
-                *leaves, viewmats, K.repeat(cameras, 1, 1), width, height,
+                leaves[0], leaves[1], leaves[2], leaves[3], leaves[4],
+                viewmats, K.repeat(cameras, 1, 1), width, height,
                 sh_degree=degree, render_mode=mode, packed=False, absgrad=mode == "RGB",
                 rasterize_mode="antialiased" if mode == "D" else "classic", backend="cpu",
             )  # fmt: skip
@@ -122,9 +124,18 @@ def _row_warp(g: torch.Generator, n: int, width: int, height: int, share: float)
 
 
 def _adam(g: torch.Generator, n: int, width: int, height: int, share: float) -> Iterator[None]:
-    values = [_poisoned(torch.randn(n, 3, generator=g), share, g) for _ in range(4)]
-    values[3] = values[3].abs()
-    native.adam_step(*values, lr=1e-3 if share == 0 else 1e30, beta1=0.9, beta2=0.999, eps=1e-15, step=1)
+    param, grad, mean, square = (_poisoned(torch.randn(n, 3, generator=g), share, g) for _ in range(4))
+    native.adam_step(
+        param,
+        grad,
+        mean,
+        square.abs(),
+        lr=1e-3 if share == 0 else 1e30,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-15,
+        step=1,
+    )
     yield None
 
 
