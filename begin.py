@@ -6,6 +6,15 @@ import importlib.util
 import os
 import signal
 import sys
+from types import TracebackType
+
+_NO_MEMORY = (
+    "failed to map segment",
+    "cannot allocate memory",
+    "can't start new thread",
+    "cannot create shared object",
+)
+_ROOMY = 4 * 2**30
 
 
 def begin() -> None:
@@ -15,6 +24,8 @@ def begin() -> None:
         SystemExit: code 2; torch is not installed.
     """
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing has begun yet
+    sys.excepthook = _fail
+    _warn_of_limit()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
     if importlib.util.find_spec("torch") is None:
         print(
@@ -23,3 +34,34 @@ def begin() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def _warn_of_limit() -> None:
+    """Says so where the address space is limited: OpenBLAS waits forever for a buffer that it cannot get."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < _ROOMY:
+        print(
+            f"warning: ulimit -v leaves {limit / 2**30:.1f} GiB of address space: loading the libraries may "
+            "fail, or never end, below 4 GiB; limit memory by a cgroup instead (systemd-run -p MemoryMax=4G)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Where memory does not even suffice to load torch, says so and ends with code 3, as a training would."""
+    lines = [line for line in str(error).splitlines() if any(known in line.lower() for known in _NO_MEMORY)]
+    if not isinstance(error, MemoryError) and not lines:
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(
+        f"error: out of memory while the program was being loaded ({lines[-1] if lines else 'no reason'}): "
+        "it needs about 1 GiB, and 4 GiB of address space: end other programs, or raise ulimit -v",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(3)

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tqdm import tqdm
 from configs import Config, Parsed, parse_command_line, save_config, scale_schedules, to_plain
 from depth_priors import Knowledge, PseudoWish, ResizedPriors, learn
 from engine import (
+    Guard,
     OutputFolder,
     StopRequest,
     Tracker,
@@ -331,6 +332,7 @@ class Lessons:
     priors: ResizedPriors
     pseudo: PseudoTargets
     objective: Objective
+    guard: Guard = field(default_factory=Guard)
 
     @classmethod
     def of(
@@ -412,7 +414,17 @@ def learn_once(
     optimizer.zero_grad(set_to_none=True)
     hold_in_shape(gaussians, config.regularise, scene.extent)
     state.iteration = iteration
+    if (lessons.guard.alarmed and team.size == 1) or is_checked(config, iteration):
+        with team.agreed():
+            lessons.guard.check(state)
     return lessons.views.view(draws[-1].chosen, iteration)
+
+
+def is_checked(config: Config, iteration: int) -> bool:
+    """Whether all numbers are looked at now: when figures are read, and before files and refinements."""
+    files = {*config.save_iterations, *config.checkpoint_iterations}
+    rests = (config.log_every, config.checkpoint_every, config.densify.every)
+    return any(is_due(iteration, files, every, config.iterations) for every in rests)
 
 
 def look(
@@ -464,6 +476,7 @@ def look(
         terms |= objective.pseudo(rendered(drawn.pseudo.camera, background=behind, depth=depth), drawn.pseudo)
     else:
         objective.pseudo_unknown(iteration)
+    lessons.guard.terms(iteration, view.name, terms)
     torch.stack(list(terms.values())).sum().backward()
     if tracker is not None:
         tracker.losses(iteration, terms)
@@ -564,6 +577,7 @@ def start(config: Config, scene: Scene, points: Points, device: torch.device) ->
         sampler=ViewSampler(len(scene.train), generator),
         generator=generator,
         scene=scene.fingerprint(),
+        photographs=scene.checksums,
     )
 
 

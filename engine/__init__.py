@@ -18,6 +18,7 @@ from engine.checkpoint import (
 from engine.command import DISK_FULL, Stopped, StopRequest, add_facts, run_command
 from engine.device import device_for
 from engine.finished import load_finished, load_iteration, saved_iterations
+from engine.finite import Guard, NotFinite
 from engine.memory import peak_memory_gib
 from engine.output import OutputError, OutputFolder, claim_output
 from engine.schedule import is_due
@@ -29,7 +30,9 @@ from engine.words import LogLevel, hear
 __all__ = [
     "DISK_FULL",
     "CheckpointError",
+    "Guard",
     "LogLevel",
+    "NotFinite",
     "OutputError",
     "OutputFolder",
     "StopRequest",

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from atomic import atomic_write, remove_leftovers
+from engine.finite import check_finite
 from engine.seeding import generator_states, set_generator_states
 from engine.state import TrainingState
 from errors import UserError
@@ -70,8 +71,10 @@ def save_checkpoint(
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
+        NotFinite: a parameter or an average is NaN or infinite; nothing is written then.
         TypeError: a state dict holds something other than tensors and primitives.
     """
+    check_finite(state)
     began = time.perf_counter()
     content = {
         "kind": KIND,
@@ -84,6 +87,7 @@ def save_checkpoint(
         "densifier": state.densifier.state_dict(),
         "sampler": state.sampler.state_dict(),
         "random": generator_states(state.generator),
+        "photographs": state.photographs,  # absent in checkpoints of earlier versions
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
@@ -150,7 +154,8 @@ def restore(state: TrainingState, payload: dict[str, Any]) -> None:
     """Puts `state` where it was when the checkpoint was saved.
 
     The number of Gaussians may differ; everything else (keys, SH degree, parameter groups, number of views)
-    must agree. On an error `state` is as it was before.
+    must agree. On an error `state` is as it was before. Photographs that have changed since the run began are
+    said, in a warning, and those that it began with are remembered.
 
     Raises:
         CheckpointError: the checkpoint belongs to another model or scene.
@@ -171,6 +176,7 @@ def restore(state: TrainingState, payload: dict[str, Any]) -> None:
         group["params"] = [state.gaussians.params[group["name"]]]
     state.optimizer.load_state_dict(payload["optimizer"])
     state.iteration = payload["iteration"]
+    _compare_photographs(path, state, payload.get("photographs"))
 
 
 _OTHER = "use another checkpoint, or start anew with --overwrite"
@@ -240,6 +246,22 @@ def _check_gaussians(path: str, state: TrainingState, saved: dict[str, Any]) -> 
                 f"{path}: gaussians.{key}: expected [{sizes}], got {list(saved[key].shape)}: "
                 "train with the options of the run (same --model.sh_degree), or start anew with --overwrite."
             )
+
+
+def _compare_photographs(path: str, state: TrainingState, began_with: Any) -> None:
+    """Warns of training views whose pixels are not those that the run began with, where these are known."""
+    if not isinstance(began_with, dict) or not began_with:
+        return
+    now = state.photographs
+    changed = sorted(name for name in now if name in began_with and began_with[name] != now[name])
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        _log.warning(
+            "%s: %d of %d photographs have other pixels than when this run began (%s%s): it goes on with "
+            "what is there now; put the files back, or start anew with --overwrite",
+            path, len(changed), len(now), ", ".join(changed[:3]), more,
+        )  # fmt: skip
+    state.photographs = dict(began_with)
 
 
 def _check_optimizer(path: str, state: TrainingState, payload: dict[str, Any]) -> None:

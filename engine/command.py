@@ -4,10 +4,11 @@
 |---|---|
 | done | 0 |
 | a fault of the program (traceback) | 1 |
-| a mistake in the input: `UserError` | 2 |
+| a mistake in the input: `UserError`; a file that cannot be read or written | 2 |
 | out of memory, CPU or GPU | 3 |
 | the disk is full | 4 |
 | another process of the training has ended | 5 |
+| the training has come to NaN or infinite numbers: `NotFinite` | 6 |
 | Ctrl-C | 130 |
 | SIGTERM | 143 |
 
@@ -34,7 +35,20 @@ from engine.checkpoint import latest_checkpoint
 from errors import SaidElsewhere, UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_MEMORY = ("can't allocate", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_NO_ACCESS = (
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+_NO_MEMORY = (
+    *("can't allocate", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc"),
+    *("can't start new thread", "failed to map segment"),  # of python, and of the loader of libraries
+)
 _FACTS = "_run_facts"
 
 
@@ -124,6 +138,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)  # as an exception, so that files and locks are let go
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.excepthook = _fail_in_a_thread
     words.hear()
     try:
         code = main() or 0
@@ -137,6 +152,12 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         code = _report(error)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _fail_in_a_thread(what: threading.ExceptHookArgs) -> None:
+    """Says nothing of a full disk: TensorBoard's writer meets it first, and hands it on to who calls next."""
+    if not (isinstance(what.exc_value, OSError) and what.exc_value.errno in DISK_FULL):
+        threading.__excepthook__(what)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -167,6 +188,13 @@ def _report(error: BaseException) -> int:
         where = f" writing {error.filename}" if error.filename else ""
         words.say(
             f"the disk is full{where} ({error.strerror}): free some space, or choose another folder", "error"
+        )
+    elif isinstance(error, OSError) and error.errno in _NO_ACCESS and error.filename:
+        code = 2
+        words.say(
+            f"{os.fsdecode(error.filename)}: cannot be read or written ({error.strerror}): correct its "
+            "permissions or what is in its place, or choose another folder",
+            "error",
         )
     else:
         code = 1
@@ -201,4 +229,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Says whether memory ran out: python's own error, or torch's, which differ only in their text."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+    return isinstance(error, (RuntimeError, ImportError)) and any(
+        words in str(error).lower() for words in _NO_MEMORY
+    )

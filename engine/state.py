@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +25,8 @@ class TrainingState:
         generator: CPU generator behind every random draw of the loop (shared with sampler and densifier).
         iteration: iterations completed; the first is number 1.
         scene: fingerprint of the training views; a checkpoint of other views is refused. "" = not checked.
+        photographs: a checksum of every training view's pixels by its name, as the run began; empty = not
+            known. A run that goes on with other pixels says so.
     """
 
     gaussians: Gaussians
@@ -34,3 +36,4 @@ class TrainingState:
     generator: torch.Generator
     iteration: int = 0
     scene: str = ""
+    photographs: dict[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@ Pixels stay uint8 until a view is used, so that a scene costs a quarter of its f
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -187,6 +188,21 @@ class Scene:
             total += used.reshape(-1, 3).sum(0, dtype=torch.int64).cpu()
             count += used.numel() // 3
         return (total.double() / (255.0 * max(count, 1))).float()
+
+    @cached_property
+    def checksums(self) -> dict[str, str]:
+        """CRC-32 of every training view's pixels, alpha and mask, by name: whether a file has changed since.
+
+        Another version of an image library may decode a JPEG to other pixels.
+        """
+        found = {}
+        for view in self.train:
+            value = 0
+            for part in (view.pixels, view.alpha, view.mask):
+                if part is not None:
+                    value = zlib.crc32(part.cpu().contiguous().numpy().data, value)
+            found[view.name] = f"{value:08x}"
+        return found
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell this scene, image size and split from others.

@@ -74,7 +74,8 @@ class DefaultDensifier:
             return
         radii: Tensor = info["radii"]  # [C, N, 2]
         cameras, count = radii.shape[:2]
-        if self.statistics.get("count", radii.new_empty(0)).shape[:1] != (count,):
+        known = self.statistics.get("count")
+        if known is None or known.shape[:1] != (count,):
             self._clear(count, radii.device)
         self.statistics = {name: value.to(radii.device) for name, value in self.statistics.items()}
         gradient = self._gradient(info["means2d"])

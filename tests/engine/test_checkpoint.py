@@ -390,3 +390,24 @@ def test_a_checkpoint_of_other_views_is_refused(tmp_path):
         restore(state, load_checkpoint(path))
     state.scene = "a"
     restore(state, load_checkpoint(path))
+
+
+def test_photographs_that_have_changed_since_the_run_began_are_named_and_still_are_next_time(
+    tmp_path, caplog
+):
+    state = make_state()
+    state.photographs = {f"{i}.png": f"{i:08x}" for i in range(6)}
+    save_checkpoint(checkpoint_path(tmp_path, 0), state, {})
+    payload = load_checkpoint(checkpoint_path(tmp_path, 0))
+    restore(state, payload)
+    assert not caplog.records
+    for _ in range(2):
+        state.photographs = state.photographs | {f"{i}.png": "other" for i in range(1, 6)}
+        restore(state, payload)
+        said = caplog.records.pop().getMessage()
+        assert (
+            "5 of 6 photographs" in said and "1.png, 2.png, 3.png and 2 more" in said and "0.png" not in said
+        )
+        assert state.photographs == payload["photographs"]
+    restore(state, {key: value for key, value in payload.items() if key != "photographs"})  # of before
+    assert not caplog.records

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # One process loads torch once and forks for every ending; each writes its stderr and exit code to files.
 _PROGRAM = """
-import errno, os, pathlib, signal, sys, time
+import errno, os, pathlib, signal, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 parent = pathlib.Path(sys.argv[2])
 import numpy, torch
@@ -58,6 +58,13 @@ def signal_self(number):
     os.kill(os.getpid(), number)
     time.sleep(60)
 
+def disk_in_a_thread():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    writer = threading.Thread(target=throw, args=(full,))
+    writer.start()
+    writer.join()
+    raise full
+
 endings = {
     "done": lambda: None,
     "own code": lambda: 5,
@@ -67,8 +74,10 @@ endings = {
     "torch": lambda: torch.empty(2**60, dtype=torch.uint8),
     "cuda": lambda: throw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
     "too early": lambda: throw(MemoryError()),
+    "no access": lambda: throw(OSError(errno.EROFS, os.strerror(errno.EROFS), "out/a.png")),
     "disk": lambda: throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.ply")),
     "quota": lambda: throw(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))),
+    "disk in a thread": disk_in_a_thread,
     "fault": lambda: 1 / 0,
     "other os error": lambda: open("/nowhere/x"),
     "other runtime error": lambda: throw(RuntimeError("shapes differ")),
@@ -106,9 +115,10 @@ def endings(tmp_path_factory):
     ("ending", "code"),
     [
         ("done", 0), ("own code", 5), ("user", 2), ("memory", 3), ("numpy", 3), ("torch", 3), ("cuda", 3),
-        ("disk", 4), ("quota", 4), ("fault", 1), ("other os error", 1), ("other runtime error", 1),
-        ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130), ("stop SIGTERM", 143),
-        ("stop twice", 130),
+        ("no access", 2), ("disk", 4), ("quota", 4), ("disk in a thread", 4),
+        ("fault", 1), ("other os error", 1),
+        ("other runtime error", 1), ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130),
+        ("stop SIGTERM", 143), ("stop twice", 130),
     ],
 )  # fmt: skip
 def test_an_ending_has_its_exit_code(endings, ending, code):

@@ -283,3 +283,22 @@ def test_transparent_photographs_stand_before_black():
     pixels = torch.full((4, 5, 3), 200, dtype=torch.uint8)
     views = (_plain(pixels), _plain(pixels, alpha=torch.zeros(4, 5, dtype=torch.uint8)))
     assert Scene(views, (), Points.none(), 1.0, Path()).mean_colour.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_checksums_tell_whose_pixels_alpha_or_mask_have_changed():
+    zeros, ones = torch.zeros(6, 8, dtype=torch.uint8), torch.ones(6, 8, dtype=torch.uint8)
+    pixels = torch.zeros(6, 8, 3, dtype=torch.uint8)
+
+    def checksums(*views):
+        return Scene(views, (), Points(torch.zeros(0, 3), torch.zeros(0, 3)), 1.0, Path("x")).checksums
+
+    a, b = View("a.png", _camera(), pixels, zeros, zeros), View("b.png", _camera(), pixels)
+    base = checksums(a, b)
+    assert list(base) == ["a.png", "b.png"] and checksums(b, a) == base
+    for other in (
+        View("a.png", _camera(), pixels + 1, zeros, zeros),
+        View("a.png", _camera(), pixels, ones, zeros),
+        View("a.png", _camera(), pixels, zeros, ones),
+    ):
+        found = checksums(other, b)
+        assert found["a.png"] != base["a.png"] and found["b.png"] == base["b.png"]
