@@ -195,8 +195,10 @@ def rasterization(
     if backend == "gsplat":
         if isinstance(colors, tuple):
             colors = torch.cat([colors[0], colors[1][:, : (sh_degree or 0) * ((sh_degree or 0) + 2)]], 1)
-        # What is as it is by default is left out: gsplat's next version has no channel_chunk, and more may go.
-        extra = {name: value for name, value in gsplat_only.items() if value is not None and value is not False}
+        # Defaults are left out: gsplat's next version has no channel_chunk, and more names may go.
+        extra = {
+            name: value for name, value in gsplat_only.items() if value is not None and value is not False
+        }
         if channel_chunk != _CHANNEL_CHUNK:
             extra["channel_chunk"] = channel_chunk
         if rolling_shutter is not None:

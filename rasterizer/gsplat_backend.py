@@ -1,5 +1,4 @@
-"""The CUDA backend: gsplat, imported only when it is used. Tested with 1.5.3; only arguments that its next
-version takes too are passed unless the caller asks for others.
+"""The CUDA backend: gsplat 1.5.3, imported only when it is used.
 
 Differences of convention between gsplat and our two backends, all outside the range of normal use:
 - gsplat cuts a splat of opacity above 1 at 3.33 sigma (by whole tiles); ours follow it to alpha 1/255.
@@ -85,7 +84,7 @@ def rasterization(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, dict[str, 
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """A block that one process of this machine enters at a time: compiling gsplat twice at once breaks both."""
+    """A block that one process of this machine enters at a time: two that compile at once harm each other."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError, OSError):  # no such locks on this system or disk: go on without
             import fcntl

@@ -1,7 +1,7 @@
 """The parameters of `gsplat.rasterization`, names only: of the version in use, and of the one to come.
 
-`NEXT` is the development branch after 1.5.3, which has dropped `channel_chunk` and added others. What training
-passes must be in both.
+`NEXT` is the development branch after 1.5.3, which has dropped `channel_chunk` and added others. What
+training passes must be in both.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def test_asked_for_by_name_it_is_an_error_and_auto_goes_on_without_and_says_so_w
         assert resolve_backend("auto") == "cpu"
     assert (message in caplog.text) == has_gpu
     assert ("the GPU stays unused" in caplog.text) == has_gpu
-    with pytest.raises(BackendError, match="^backend gsplat: ") as caught:
+    with pytest.raises(BackendError, match=r"^backend gsplat: ") as caught:
         rasterization(*random_scene(2, 1).call(), backend="gsplat")
     assert message in str(caught.value)
 
