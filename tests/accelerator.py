@@ -91,7 +91,8 @@ class _Generator(torch.Generator):
     """A generator for either device."""
 
     def __new__(cls, device: Any = "cpu") -> _Generator:
-        return super().__new__(cls, "cpu" if _is_accelerator(device) else device)
+        made = "cpu" if _is_accelerator(device) else device
+        return super().__new__(cls, made)  # type: ignore[call-arg]
 
 
 def _is_accelerator(value: Any) -> bool:

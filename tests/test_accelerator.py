@@ -36,12 +36,11 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
         given = [*args[:7], kwargs.pop("backgrounds")]
         assert all(tensor.is_cuda for tensor in given), "gsplat wants all its tensors on the GPU"
 
-        def run(*tensors: torch.Tensor) -> Any:
+        def run(*tensors: Any) -> Any:
             *first, backgrounds = tensors
             viewmats, Ks = (tensor.detach() for tensor in first[5:])
-            return rasterizer.rasterization(
-                *first[:5], viewmats, Ks, *args[7:], backgrounds=backgrounds, backend="cpu", **kwargs
-            )
+            call: Any = rasterizer.rasterization
+            return call(*first[:5], viewmats, Ks, *args[7:], backgrounds=backgrounds, backend="cpu", **kwargs)
 
         colors, alphas = Rasterizer.apply(found, run, *given)
         return colors, alphas, run.meta  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import train
-from configs.saved import FORMAT as CONFIG_FORMAT
+from configs.migrations import FORMAT as CONFIG_FORMAT
 from engine import (
     CheckpointError,
     checkpoint,
@@ -21,9 +21,8 @@ from engine import (
     restore,
     save_checkpoint,
 )
-from errors import UserError
 from tests.engine.fakes import make_state, tree_equal
-from versions import VERSION, brought_up
+from versions import VERSION
 
 DATA = Path(__file__).parent / "data"
 SUMS = {
@@ -137,16 +136,6 @@ def test_content_that_is_not_what_its_number_promises_is_said_to_be_damaged(tmp_
     monkeypatch.setattr(checkpoint, "STEPS", {1: lambda content: {**content, "x": content["absent"]}})
     with pytest.raises(CheckpointError, match=r"damaged: not what a checkpoint of format 1 holds \(KeyError"):
         load_checkpoint(path)
-
-
-def test_a_newer_configuration_names_the_version_that_wrote_it(tmp_path):
-    """What configs/saved.py calls; a run's config.yaml is the caller's to read."""
-    options = {"what": "configuration", "present": 2, "steps": {1: lambda c: c | {"b": c.pop("a")}}}
-    path = tmp_path / "config.yaml"
-    new = brought_up({"format": 1, "a": 5}, path=path, error=UserError, **options)
-    assert new == {"format": 2, "b": 5}
-    with pytest.raises(UserError, match=rf"Fewsplat 9\.1 \(configuration format 3\).*Fewsplat {VERSION}"):
-        brought_up({"format": 3, "program": "9.1"}, path=path, error=UserError, **options)
 
 
 def test_the_version_is_that_of_the_changelog():
