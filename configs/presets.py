@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.config_error import ConfigError
+from configs.migrations import options_of
 from configs.scaling import scale_schedules
 from configs.schema import Config
 from configs.values import read_yaml, update
@@ -22,7 +23,7 @@ SECTIONS = ("few_views", "around")
 one way (what FSGS calls 360 degrees)."""
 _USED_EARLY = ("scene", "backend", "threads")
 """Options that count before the number of training views is known."""
-_RUN_KEYS = ("format", "source_path", "model_path", "config", "resume", "overwrite")
+_RUN_KEYS = ("source_path", "model_path", "config", "resume", "overwrite")
 
 
 def preset_names() -> list[str]:
@@ -58,7 +59,10 @@ def load_preset(name_or_path: str, *, few_views: bool = False, around: bool = Fa
 
 def _load(path: Path, asked: tuple[str, ...], above: tuple[Path, ...]) -> Config:
     """Returns the preset in a file with the sections asked for; `above` are those that begin with it."""
-    values = {key: value for key, value in read_yaml(path).items() if key not in _RUN_KEYS}
+    content = read_yaml(path)
+    if "format" in content:  # the config.yaml of a run
+        content = options_of(path, content)
+    values = {key: value for key, value in content.items() if key not in _RUN_KEYS}
     before = values.pop("begins_with", None)
     sections = {name: values.pop(name, {}) for name in SECTIONS}
     if path in above:

@@ -8,11 +8,9 @@ import yaml
 
 from atomic import write_bytes
 from configs.config_error import ConfigError
+from configs.migrations import headed, options_of
 from configs.schema import Config
 from configs.values import read_yaml, to_plain, update
-
-FORMAT = 1
-"""Raised when a key changes its meaning; new keys with defaults do not need it."""
 
 _HEADER = "# The resolved configuration of this run; `--config` takes this file as a preset.\n"
 
@@ -23,7 +21,7 @@ def save_config(path: Path, config: Config) -> None:
     Raises:
         OSError: the disk is full or not writable.
     """
-    values = {"format": FORMAT, **to_plain(config)}
+    values = headed(to_plain(config))
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     if any(
         line_end in text for line_end in "\x85\u2028\u2029"
@@ -46,15 +44,5 @@ def load_saved_config(path: Path) -> Config:
         path = path / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{path}: no such file: expected the output folder of a run: check -m.")
-    values = read_yaml(path)
-    found = values.pop("format", None)
-    if not isinstance(found, int):
-        raise ConfigError(
-            f"{path}: expected `format: {FORMAT}`: not the configuration of a run of this program."
-        )
-    if found > FORMAT:
-        raise ConfigError(
-            f"{path}: written by a newer version of this program (configuration format {found}, "
-            f"this one reads {FORMAT}): update the program."
-        )
+    values = options_of(path, read_yaml(path))
     return update(Config(), values, str(path))

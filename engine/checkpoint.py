@@ -22,11 +22,12 @@ from torch import Tensor
 
 from atomic import atomic_write, remove_leftovers
 from engine.finite import check_finite
+from engine.migrations import FORMAT, STEPS
 from engine.seeding import generator_states, set_generator_states
 from engine.state import TrainingState
 from errors import UserError
+from versions import VERSION, brought_up
 
-FORMAT = 1
 KIND = "Gaussian splatting training state"
 _NAME = re.compile(r"iteration_(\d+)\.pt")
 _CONTENT: dict[str, type] = {
@@ -79,6 +80,7 @@ def save_checkpoint(
     content = {
         "kind": KIND,
         "format": FORMAT,
+        "program": VERSION,
         "iteration": state.iteration,
         "scene": state.scene,
         "config": config_dict,
@@ -120,14 +122,14 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads and checks a checkpoint, its tensors on the CPU.
+    """Reads and checks a checkpoint, its tensors on the CPU; older formats are brought to the present one.
 
     Returns:
         The content (`iteration`, `config`, `gaussians`, `optimizer`, `densifier`, `sampler`, `random`) and
         `path`, for `restore`.
 
     Raises:
-        CheckpointError: it is missing, damaged, not ours, or of another format.
+        CheckpointError: it is missing, damaged, not ours, or of a newer format.
     """
     _check_archive(path)
     try:
@@ -136,11 +138,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise _not_ours(path) from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise _not_ours(path)
-    if content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: checkpoint format {content.get('format')}, but this program reads format {FORMAT}: "
-            "go on with the program version that wrote it, or start anew with --overwrite."
-        )
+    content = brought_up(
+        content, path=path, what="checkpoint", present=FORMAT, steps=STEPS, error=CheckpointError
+    )
     for key, kind in _CONTENT.items():
         if key not in content:
             raise CheckpointError(f"{path}: the checkpoint has no {key!r}: {_OTHER}.")

@@ -2,7 +2,8 @@
 
 Properties in order: x y z, nx ny nz (zero), f_dc_0..2, f_rest_* (channel-major: all red
 coefficients, then green, then blue), opacity (logit), scale_0..2 (log), rot_0..3 (wxyz). Written are
-f32, little endian; read is any order, type and encoding, and what else a file holds is ignored.
+f32, little endian; read is any order, type and encoding, PlayCanvas's compressed files (packed_ply.py) and
+variants of other trainers (ply_variants.py); what else a file holds is ignored.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from plyfile import PlyData, PlyElement, PlyElementParseError, PlyHeaderParseError, PlyParseError
+from plyfile import PlyData, PlyElementParseError, PlyHeaderParseError, PlyParseError
 
 from atomic import atomic_write
 from errors import UserError
 from gaussian_model.gaussians import Gaussians
+from gaussian_model.packed_ply import PackedError, is_packed, unpacked
+from gaussian_model.ply_variants import Columns, complete
 from gaussian_model.spherical_harmonics import degree_of
 
 log = logging.getLogger(__name__)
@@ -32,7 +35,14 @@ _FIELDS = (
     *(f"scale_{i}" for i in range(3)),
     *(f"rot_{i}" for i in range(4)),
 )
+_EXTRA = {"filter_3D"}
 _AGAIN = "export the Gaussians again as an uncompressed 3DGS .ply"
+_OTHERS = {  # how other files begin that hold Gaussians
+    b"PK\x03": "a zip archive (a .sog?)",
+    b"\x1f\x8b\x08": "gzip data (an .spz?)",
+    b"NGS": "an .spz",
+    b"glT": "a binary glTF (.glb)",
+}
 
 
 class PlyError(UserError):
@@ -88,20 +98,21 @@ def load_ply(path: Path) -> Gaussians:
     """Read Gaussians that this or another trainer wrote.
 
     Args:
-        path: ascii or binary, any order and type of properties. Normals are not needed; without
-            f_rest the SH degree is 0. Infinite opacities and scales (opaque, flat) are brought to
-            finite ones.
+        path: ascii or binary, any order and type of properties, or compressed as PlayCanvas does. Normals are
+            not needed; without f_rest the SH degree is 0. Infinite opacities and scales (opaque, flat) are
+            brought to finite ones. What other trainers mean otherwise is brought to 3DGS's meaning, see
+            `ply_variants`.
 
     Returns:
         Gaussians on the CPU, f32. Rows with another non-finite value are dropped with a warning.
 
     Raises:
-        PlyError: names what is wrong: no file, no ply, cut short, a plain point cloud, a compressed
-            file, missing fields, an SH count of no degree, or 1 % and more non-finite rows.
+        PlyError: names what is wrong: no file, no ply, cut short, a plain point cloud, missing fields, an
+            unknown kind of compression, an SH count of no degree, or 1 % and more non-finite rows.
     """
     path = Path(path)
-    vertex = _read_vertices(path)
-    names = set(vertex.data.dtype.names or ())
+    columns = _read_columns(path)
+    names = set(columns)
     missing = [name for name in _FIELDS if name not in names]
     if missing:
         if {"x", "y", "z"} <= names and not any(n.startswith(("f_dc", "scale_", "rot_")) for n in names):
@@ -111,51 +122,78 @@ def load_ply(path: Path) -> Gaussians:
             )
         raise PlyError(f"{path}: expected Gaussians, but {', '.join(missing)} is missing: {_AGAIN}")
     rest = _rest_names(path, names)
+    count = len(columns["x"])
 
-    def columns(*wanted: str) -> np.ndarray:
-        stacked = np.empty((vertex.count, len(wanted)), dtype=np.float32)
+    def together(*wanted: str) -> np.ndarray:
+        stacked = np.empty((count, len(wanted)), dtype=np.float32)
         for index, name in enumerate(wanted):
-            stacked[:, index] = vertex.data[name]
+            stacked[:, index] = columns[name]
         return stacked
 
-    try:
-        with np.errstate(over="ignore"):  # a double beyond f32 becomes infinite, and is counted below
-            tensors = {
-                "means": columns("x", "y", "z"),
-                "quats": columns(*(f"rot_{i}" for i in range(4))),
-                "scales": _finite_ends(columns(*(f"scale_{i}" for i in range(3)))),
-                "opacities": _finite_ends(columns("opacity"))[:, 0],
-                "sh0": columns(*(f"f_dc_{i}" for i in range(3)))[:, None, :],
-                "shN": columns(*rest).reshape(vertex.count, 3, len(rest) // 3).transpose(0, 2, 1),
-            }
-    except (TypeError, ValueError) as error:  # a list property among those we need
-        raise PlyError(f"{path}: expected one number per property, got a list: {_AGAIN}") from error
+    tensors = {
+        "means": together("x", "y", "z"),
+        "quats": together(*(f"rot_{i}" for i in range(4))),
+        "scales": _finite_ends(together(*(f"scale_{i}" for i in range(3)))),
+        "opacities": _finite_ends(together("opacity"))[:, 0],
+        "sh0": together(*(f"f_dc_{i}" for i in range(3)))[:, None, :],
+        "shN": together(*rest).reshape(count, 3, len(rest) // 3).transpose(0, 2, 1),
+    }
     return Gaussians(_drop_non_finite(path, {key: torch.from_numpy(v.copy()) for key, v in tensors.items()}))
 
 
-def _read_vertices(path: Path) -> PlyElement:
-    """The element `vertex`, or a PlyError that says what the file is instead."""
+def _read_columns(path: Path) -> Columns:
+    """The properties of the Gaussians by name, as in a plain 3DGS file, f32, [N] each.
+
+    Raises:
+        PlyError: says what the file is instead.
+    """
+    ply = _read(path)
+    elements = {element.name: element for element in ply.elements}
+    if "vertex" not in elements:
+        raise PlyError(f"{path}: no element 'vertex': name a 3DGS .ply")
+    vertex = elements["vertex"].data
+    names = set(vertex.dtype.names or ())
+    try:
+        with np.errstate(over="ignore"):  # a double beyond f32 becomes infinite, and is counted later
+            if is_packed(names):
+                columns = unpacked({name: element.data for name, element in elements.items()})
+                log.info("%s: compressed: its Gaussians are rounded to 128 bits each", path)
+            else:
+                wanted = [name for name in names if name in _FIELDS or name.startswith("f_rest_")]
+                wanted += names & _EXTRA
+                columns = {name: vertex[name].astype(np.float32, copy=False) for name in wanted}
+    except PackedError as error:
+        raise PlyError(
+            f"{path}: a compressed .ply of an unknown layout ({error}): convert it to a plain one, e.g. `npx "
+            "@playcanvas/splat-transform in.ply out.ply`, or export it from SuperSplat uncompressed"
+        ) from error
+    except (TypeError, ValueError) as error:  # a list property among those we need
+        raise PlyError(f"{path}: expected one number per property, got a list: {_AGAIN}") from error
+    return complete(path, columns, [*ply.comments, *elements["vertex"].comments])
+
+
+def _read(path: Path) -> PlyData:
+    """The whole file, or a PlyError that says what it is instead."""
     if not path.is_file():
         raise PlyError(f"{path}: no such file: name a 3DGS .ply")
     with path.open("rb") as file:
-        if file.read(3) != b"ply":
-            raise PlyError(f"{path}: not a .ply file (it does not begin with 'ply'): name a 3DGS .ply")
+        start = file.read(3)
+    if start != b"ply":
+        known = _OTHERS.get(start)
+        if known is not None:
+            raise PlyError(
+                f"{path}: not a .ply file but {known}: convert it first, e.g. `npx "
+                f"@playcanvas/splat-transform {path.name} out.ply`"
+            )
+        raise PlyError(f"{path}: not a .ply file (it does not begin with 'ply'): name a 3DGS .ply")
     try:
-        ply = PlyData.read(str(path))
+        return PlyData.read(str(path))
     except PlyHeaderParseError as error:
         raise PlyError(f"{path}: its header cannot be read ({_one_line(error)}): {_AGAIN}") from error
     except PlyElementParseError as error:
         raise PlyError(f"{path}: cut short or damaged ({_one_line(error)}): {_AGAIN}") from error
     except (PlyParseError, ValueError, EOFError, OverflowError, MemoryError) as error:
         raise PlyError(f"{path}: cut short or damaged ({_one_line(error)}): {_AGAIN}") from error
-    elements = {element.name: element for element in ply.elements}
-    if "vertex" not in elements:
-        raise PlyError(f"{path}: no element 'vertex': name a 3DGS .ply")
-    if "packed_position" in (elements["vertex"].data.dtype.names or ()):
-        raise PlyError(
-            f"{path}: a compressed (PlayCanvas) .ply: decompress it first, e.g. with splat-transform"
-        )
-    return elements["vertex"]
 
 
 def _rest_names(path: Path, names: set[str]) -> list[str]:

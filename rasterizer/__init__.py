@@ -6,6 +6,7 @@ This room speaks tensors only: it knows no camera, scene or model class.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -33,10 +34,12 @@ __all__ = [
 ]
 
 BACKENDS = ("gsplat", "cpu", "reference")
+_log = logging.getLogger(__name__)
+_CHANNEL_CHUNK = 32  # gsplat 1.5.3's default
 
 
 def available_backends() -> list[str]:
-    """The backends that can run here, fastest first."""
+    """The backends that can run here, fastest first; gsplat's CUDA code may still have to compile."""
     from native import NativeBuildError, find_compiler
 
     found = [] if gsplat_backend.why_unavailable() else ["gsplat"]
@@ -51,17 +54,23 @@ def available_backends() -> list[str]:
 def resolve_backend(name: str = "auto") -> str:
     """Turns `auto` into gsplat where it can run, else cpu; checks that a named backend can run.
 
+    Where that is gsplat, its CUDA code is compiled here if need be, before any work is done. Where there is a
+    GPU and gsplat cannot use it, `auto` says why.
+
     Raises:
         BackendError: the name is unknown, or that backend cannot run here (with the reason).
         NativeBuildError: cpu is asked for and there is no C++ compiler.
     """
-    if name == "auto":
-        return "cpu" if gsplat_backend.why_unavailable() else "gsplat"
-    if name == "gsplat":
-        reason = gsplat_backend.why_unavailable()
-        if reason:
+    if name in ("auto", "gsplat"):
+        reason = gsplat_backend.why_unavailable() or gsplat_backend.why_not_compiled()
+        if reason is None:
+            return "gsplat"
+        if name == "gsplat":
             raise BackendError(f"--backend gsplat: {reason}; or use --backend cpu")
-    elif name == "cpu":
+        if torch.cuda.is_available():
+            _log.warning("the GPU stays unused, the CPU does all the work (--backend cpu): %s", reason)
+        name = "cpu"
+    if name == "cpu":
         from native import find_compiler
 
         find_compiler()
@@ -92,7 +101,7 @@ def rasterization(
     sparse_grad: bool = False,
     absgrad: bool = False,
     rasterize_mode: str = "classic",
-    channel_chunk: int = 32,
+    channel_chunk: int = _CHANNEL_CHUNK,
     distributed: bool = False,
     camera_model: str = "pinhole",
     segmented: bool = False,
@@ -136,7 +145,7 @@ def rasterization(
             cpu backend renders more than four channels in several passes, whose absolute values add up, as
             those of gsplat's chunks of more than `channel_chunk` do.
         rasterize_mode: classic, or antialiased (Mip-Splatting's opacity compensation).
-        channel_chunk: how many channels gsplat renders at once; no effect on the result.
+        channel_chunk: how many channels gsplat renders at once; no effect on the result. gsplat 1.5 only.
         distributed: gsplat backend only; so are the arguments below.
         camera_model: pinhole; others with gsplat only.
         segmented: gsplat's choice of sorting.
@@ -186,7 +195,12 @@ def rasterization(
     if backend == "gsplat":
         if isinstance(colors, tuple):
             colors = torch.cat([colors[0], colors[1][:, : (sh_degree or 0) * ((sh_degree or 0) + 2)]], 1)
-        extra = {k: v for k, v in gsplat_only.items() if v is not None}
+        # Defaults are left out: gsplat's next version has no channel_chunk, and more names may go.
+        extra = {
+            name: value for name, value in gsplat_only.items() if value is not None and value is not False
+        }
+        if channel_chunk != _CHANNEL_CHUNK:
+            extra["channel_chunk"] = channel_chunk
         if rolling_shutter is not None:
             extra["rolling_shutter"] = rolling_shutter
         return gsplat_backend.rasterization(
@@ -194,7 +208,7 @@ def rasterization(
             near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
             sh_degree=sh_degree, packed=packed, tile_size=tile_size, backgrounds=backgrounds,
             render_mode=render_mode, absgrad=absgrad, rasterize_mode=rasterize_mode,
-            channel_chunk=channel_chunk, camera_model=camera_model, **extra,
+            camera_model=camera_model, **extra,
         )  # fmt: skip
     for name, value in gsplat_only.items():
         if value is not None and value is not False:

@@ -10,16 +10,22 @@ Differences of convention between gsplat and our two backends, all outside the r
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from errors import UserError
+from native import cache_folder
 
 TESTED_VERSION = "1.5.3"
+_COMPILED = "gsplat.cuda._backend"  # the module whose import compiles
 
 
 class BackendError(UserError):
@@ -39,30 +45,53 @@ def why_unavailable() -> str | None:
     return None
 
 
+def why_not_compiled() -> str | None:
+    """Says why gsplat has no CUDA code here, or None where it has; compiles it where no wheel brought it.
+
+    gsplat 1.5.3 without it imports silently, and its functions then fail with an unrelated AttributeError.
+    Call it only where `why_unavailable` finds nothing: that takes no time, and this may take minutes, once.
+    """
+    needed = (
+        f"install an nvcc for CUDA {torch.version.cuda}, or a prebuilt gsplat wheel for torch "
+        f"{torch.__version__}"
+    )
+    try:
+        with _alone():
+            backend = importlib.import_module(_COMPILED)
+    except Exception as error:  # whatever torch's extension builder raises
+        said = " ".join(str(error).split())
+        return f"gsplat could not compile its CUDA code ({type(error).__name__}: {said[-400:]}): {needed}"
+    if backend._C is None:
+        version = importlib.metadata.version("gsplat")
+        return f"gsplat {version} found no CUDA toolkit to compile its kernels with: {needed}"
+    return None
+
+
 def rasterization(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Passes the call on to `gsplat.rasterization` unchanged.
 
     Raises:
-        BackendError: gsplat or CUDA is missing, or gsplat has no compiled CUDA code (gsplat 1.5.3 imports
-            silently without it and then fails with an unrelated AttributeError), or cannot compile it.
+        BackendError: gsplat or CUDA is missing, or gsplat's compiled CUDA code is.
     """
-    reason = why_unavailable()
-    if reason is not None:
-        raise BackendError(f"backend gsplat: {reason}; or use --backend cpu")
+    if getattr(sys.modules.get(_COMPILED), "_C", None) is None:  # not yet known to be there
+        reason = why_unavailable() or why_not_compiled()
+        if reason is not None:
+            raise BackendError(f"backend gsplat: {reason}; or use --backend cpu")
     import gsplat
 
-    try:
-        from gsplat.cuda import _backend  # compiles gsplat's CUDA code where no wheel brought it
-    except Exception as error:  # whatever torch's extension builder raises
-        raise BackendError(
-            f"backend gsplat: gsplat could not compile its CUDA code ({type(error).__name__}: {error}): "
-            "install nvcc matching torch's CUDA, or a prebuilt gsplat wheel; or use --backend cpu"
-        ) from error
-
-    if _backend._C is None:
-        version = importlib.metadata.version("gsplat")
-        raise BackendError(
-            f"backend gsplat: gsplat {version} found no CUDA toolkit to compile its kernels with: install "
-            "nvcc matching torch's CUDA, or a prebuilt gsplat wheel; or use --backend cpu"
-        )
     return gsplat.rasterization(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """A block that one process of this machine enters at a time: two that compile at once harm each other."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # no such locks on this system or disk: go on without
+            import fcntl
+
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / "gsplat.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            stack.callback(os.close, descriptor)  # which lets go of the lock
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield

@@ -189,7 +189,8 @@ def _options(path: Path, notes: list[str]) -> dict[str, Any]:
     except (UserError, RecursionError):
         notes.append("config.yaml is damaged (no YAML): the options of the run are not known.")
         return {}
-    content.pop("format", None)
+    for name in ("format", "program"):  # not options
+        content.pop(name, None)
     return dict(flat(content))
 
 

@@ -17,6 +17,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "begin": set(),
     "atomic": set(),
+    "versions": set(),
     "native": set(),
     "scene": set(),
     "photos": {"scene"},
@@ -56,8 +57,8 @@ def imported_rooms(source: str) -> dict[str, int]:
 
 
 def forbidden(room: str, source: str) -> dict[str, int]:
-    """Returns the rooms that `room` must not import and does; it may itself, `errors` and `atomic`."""
-    allowed = ARROWS[room] | {"errors", "atomic", room}
+    """Returns the rooms that `room` must not import and does; it may itself and what all may."""
+    allowed = ARROWS[room] | {"errors", "atomic", "versions", room}
     return {name: line for name, line in imported_rooms(source).items() if name not in allowed}
 
 

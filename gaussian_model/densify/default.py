@@ -126,6 +126,8 @@ class DefaultDensifier:
             self._stopped = True
             self.statistics.clear()
             return None
+        # Those of a checkpoint are still on the CPU where a run goes on just before a refinement.
+        self.statistics = {name: value.to(gaussians.device) for name, value in self.statistics.items()}
         report = None
         if iteration > config.start and iteration % config.every == 0 and not self._paused(iteration):
             report = self._grow_and_prune(iteration, gaussians, optimizer)

@@ -139,7 +139,7 @@ def test_a_configuration_of_a_newer_version_says_so(tmp_path):
     save_config(tmp_path / "config.yaml", Config())
     path = tmp_path / "config.yaml"
     path.write_text(path.read_text().replace("format: 1", "format: 2") + "new_key: 3\n")
-    with pytest.raises(ConfigError, match=r"written by a newer version.*format 2, this one reads 1"):
+    with pytest.raises(ConfigError, match=r"written by Fewsplat .*\(configuration format 2\)"):
         load_saved_config(path)
 
 
@@ -150,7 +150,7 @@ def test_an_unknown_key_or_a_foreign_file_is_no_saved_configuration(tmp_path):
     with pytest.raises(ConfigError, match=r"unknown key 'sed': did you mean 'seed'\?"):
         load_saved_config(path)
     path.write_text("name: another tool\n")
-    with pytest.raises(ConfigError, match="not the configuration of a run"):
+    with pytest.raises(ConfigError, match="not one of this program"):
         load_saved_config(path)
 
 

@@ -162,9 +162,22 @@ def changed(path, change):
     return path
 
 
-def test_another_format_says_both_numbers(tmp_path):
-    path = changed(saved(tmp_path), lambda content: content.update(format=2))
-    with pytest.raises(CheckpointError, match="format 2, but this program reads format 1"):
+def test_a_newer_format_says_both_numbers_and_which_version_wrote_it(tmp_path):
+    path = changed(saved(tmp_path), lambda content: content.update(format=2, program="0.7.3"))
+    words = (
+        r"written by Fewsplat 0\.7\.3 \(checkpoint format 2\), and this is Fewsplat .*reads format 1: update"
+    )
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(path)
+    changed(path, lambda content: content.pop("program"))
+    with pytest.raises(CheckpointError, match=r"by a newer version of this program \(checkpoint format 2\)"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("number", [None, 0, -1, True, "1", 1.0])
+def test_a_format_that_is_no_number_is_said(tmp_path, number):
+    path = changed(saved(tmp_path), lambda content: content.update(format=number))
+    with pytest.raises(CheckpointError, match="expected a checkpoint with a format number"):
         load_checkpoint(path)
 
 

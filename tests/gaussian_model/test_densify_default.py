@@ -351,3 +351,12 @@ def test_a_saved_state_belongs_to_one_strategy(generator):
 def test_a_schedule_without_meaning_is_refused(options, named):
     with pytest.raises(UserError, match=named):
         DensifyConfig(**options)
+
+
+def test_statistics_are_brought_to_where_the_gaussians_are_before_a_refinement():
+    """As after a resumption on a GPU just before one: a checkpoint's statistics are on the CPU."""
+    densifier = densifier_of(start=0, every=1, stop=10, reset_every=0)
+    gaussians = random_gaussians(5)
+    densifier.statistics = {name: torch.zeros(5, device="meta") for name in ("gradient", "count")}
+    with pytest.raises(NotImplementedError, match="meta"):  # it is tried: these have no values to bring
+        densifier.refine(1, gaussians, stepped_optimizer(gaussians))

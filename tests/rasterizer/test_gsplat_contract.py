@@ -164,7 +164,7 @@ def test_gsplat_without_compiled_code_is_named_instead_of_an_attribute_error(
 ) -> None:
     _compiled(monkeypatch, None)
     with pytest.raises(
-        BackendError, match=r"^backend gsplat: gsplat 1.* found no CUDA toolkit .*install nvcc"
+        BackendError, match=r"^backend gsplat: gsplat 1.* found no CUDA toolkit .*install an nvcc"
     ):
         rasterization(*random_scene(2, 1).call(), backend="gsplat")
 
