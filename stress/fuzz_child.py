@@ -32,20 +32,29 @@ from typing import Any
 
 from errors import UserError
 from stress.fuzz_mutations import BAIT, CANARY
-from stress.fuzz_parser import Broken, Parser, Seed, contents
+from stress.fuzz_parser import Parser, Seed, contents
 
 CPU_SECONDS = 5.0
 WALL_SECONDS = 60.0
 """Beyond these the process ends by SIGPROF or SIGALRM; the second one is for what waits without working."""
 GROWTH = 1 << 30  # bytes of address space beyond what the process has before an input
 PROGRESS = struct.Struct("<2q6d")
-"""Job and input that is being read; of this job: inputs, valid, clean, failed, CPU seconds and MiB at worst."""
-_LONGEST_MESSAGE, _MOST_LINES = 2_000, 12
+"""Job and input in hand; of this job: inputs, valid, clean, failed, CPU seconds and MiB at worst."""
+_LONGEST_MESSAGE, _MOST_LINES = 3_000, 12
 _EXECUTES = (
     *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "subprocess.Popen"),
     *("pickle.find_class", "socket.connect", "socket.getaddrinfo", "urllib.Request", "pty.spawn"),
 )
-_WRITES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+_WRITES = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+)
 _KEPT_OF_A_KIND = 3
 
 
@@ -58,7 +67,16 @@ class Watch:
         self.reads_elsewhere = False
         self._scratch = os.path.realpath(scratch)
         root = Path(__file__).resolve().parent.parent
-        own = (sys.prefix, sys.base_prefix, os.path.dirname(os.__file__), root, "/proc", "/sys", "/dev", "/usr")
+        own = (
+            sys.prefix,
+            sys.base_prefix,
+            os.path.dirname(os.__file__),
+            root,
+            "/proc",
+            "/sys",
+            "/dev",
+            "/usr",
+        )
         self._readable = tuple(os.path.realpath(path) + os.sep for path in own)
         sys.addaudithook(self._hear)
 
@@ -134,8 +152,8 @@ class Bench:
             put(folder, seed.files)
             (folder.parent / BAIT).mkdir(exist_ok=True)
             put(scratch / BAIT, {f"secret{end}": b"secret" for end in (".png", ".npy", ".ply", "")})
-            with contextlib.suppress(UserError):  # such as an image of floats: valid, and not for us
-                self.parser.read(folder)  # anything else ends the process: the parser or its seed is wrong
+            with contextlib.suppress(UserError) if seed.refused else contextlib.nullcontext():
+                self.parser.read(folder)  # an error ends the process: the parser or its seed is wrong
             self.restore(folder, seed)
 
     def restore(self, folder: Path, seed: Seed) -> None:
@@ -214,8 +232,8 @@ class _Memory:
     """The most memory that is held between two moments, where the system can say."""
 
     def __init__(self) -> None:
-        self._clear = open("/proc/self/clear_refs", "w")  # noqa: SIM115
-        self._status = open("/proc/self/status")  # noqa: SIM115
+        self._clear = open("/proc/self/clear_refs", "w")
+        self._status = open("/proc/self/status")
 
     def begin(self) -> None:
         self._clear.write("5")
@@ -244,10 +262,8 @@ def run(job: dict[str, Any], told: Any) -> None:
     for index, (name, first, last) in enumerate(job["jobs"]):
         bench, counts, worst_s, worst_mib = benches[name], Counter[str](), 0.0, 0.0
         for number in range(first, last):
-            PROGRESS.pack_into(
-                progress, 0, index, number, counts.total(), counts["valid"], counts["clean"], counts["failed"],
-                worst_s, worst_mib,
-            )  # fmt: skip
+            three = (counts["valid"], counts["clean"], counts["failed"])
+            PROGRESS.pack_into(progress, 0, index, number, counts.total(), *three, worst_s, worst_mib)
             which, changed = make_input(bench.seeds, random_of(job["seed"], name, number))
             if job.get("keep"):
                 keep(output, name, number, changed, "kept")
@@ -274,8 +290,8 @@ def run(job: dict[str, Any], told: Any) -> None:
                 told.write(json.dumps({"parser": name, "number": number, "why": why}) + "\n")
                 told.flush()
             bench.restore(bench.folders[which], bench.seeds[which])
-        told.write(json.dumps({"done": index, "valid": counts["valid"], "clean": counts["clean"],
-                               "failed": counts["failed"], "s": worst_s, "mib": worst_mib}) + "\n")  # fmt: skip
+        done = {"done": index, "s": worst_s, "mib": worst_mib}
+        told.write(json.dumps(done | {kind: counts[kind] for kind in ("valid", "clean", "failed")}) + "\n")
         told.flush()
 
 

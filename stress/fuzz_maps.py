@@ -73,16 +73,12 @@ def _maps(rng: np.random.Generator) -> list[tuple[str, bytes, Mutator]]:
 
 def _depth_seeds(work: Path) -> list[Seed]:
     found = _maps(np.random.default_rng(0))
-    return [
-        Seed({f"maps/view_000{end}": data}, {f"maps/view_000{end}": how}) for end, data, how in found
-    ]
+    return [Seed({f"maps/view_000{end}": data}, {f"maps/view_000{end}": how}) for end, data, how in found]
 
 
 def _confidence_seeds(work: Path) -> list[Seed]:
     found = [one for one in _maps(np.random.default_rng(0)) if one[0] in (".npy", ".npz", ".png", ".tif")]
-    return [
-        Seed({f"maps/view_000{end}": data}, {f"maps/view_000{end}": how}) for end, data, how in found
-    ]
+    return [Seed({f"maps/view_000{end}": data}, {f"maps/view_000{end}": how}) for end, data, how in found]
 
 
 def _read_depth(folder: Path) -> None:
@@ -123,8 +119,11 @@ def _params_seeds(work: Path) -> list[Seed]:
 
 def _cache_seeds(work: Path) -> list[Seed]:
     return [
-        Seed({"cache/key.npz": _zipped(depth=np.ones((4, 5), np.float32))}, {"cache/key.npz": in_archive(lambda _: damaged)})
-    ]  # fmt: skip
+        Seed(
+            {"cache/key.npz": _zipped(depth=np.ones((4, 5), np.float32))},
+            {"cache/key.npz": in_archive(lambda _: damaged)},
+        )
+    ]
 
 
 def _read_cache(folder: Path) -> bool:
@@ -141,16 +140,17 @@ def _point_seeds(work: Path) -> list[Seed]:
     lists = head.replace("\n", "\nproperty list uchar int n\n", 1) + "property uchar red\n"
     lists += "property uchar green\nproperty uchar blue\nend_header\n"
     text = "".join(" ".join(map(str, row)) + "\n" for row in rows)
+    with_list = "".join("2 1 2 " + line for line in text.splitlines(True))
     little, big = "ply\nformat binary_little_endian 1.0\n", "ply\nformat binary_big_endian 1.0\n"
     kind = [(axis, "f4") for axis in "xyz"] + [(name, "u1") for name in "rgb"]
     packed = np.array(rows, dtype=[(n, f"<{k}") for n, k in kind])
-    wide = np.array([row[:3] + (0.1, 0.2, 0.3) for row in rows], np.float32)
+    wide = np.array([(*row[:3], 0.1, 0.2, 0.3) for row in rows], np.float32)
     contents = (
         f"ply\nformat ascii 1.0\ncomment made by hand\n{bytes_}{text}".encode(),
         (little + bytes_).encode() + packed.tobytes(),
         (big + bytes_).encode() + packed.astype([(n, f">{k}") for n, k in kind]).tobytes(),
         (little + floats).encode() + wide.astype("<f4").tobytes(),
-        f"ply\nformat ascii 1.0\n{lists}{''.join('2 1 2 ' + line for line in text.splitlines(True))}".encode(),
+        f"ply\nformat ascii 1.0\n{lists}{with_list}".encode(),
     )
     return [Seed({"points.ply": content}, {"points.ply": damaged}) for content in contents]
 
@@ -201,10 +201,15 @@ def _read_gaussians(folder: Path) -> None:
 
 PARSERS = (
     Parser("depth", "depth maps: .npy, .npz, .png, .pfm, .tif, .geometric.bin", _depth_seeds, _read_depth),
-    Parser("confidence", "confidence maps: .npy, .npz, .png, .tif", _confidence_seeds, lambda f: _check_confidence(f)),
-    Parser("confidence_map", "confidence mapping (JSON)", _mapping_seeds, lambda f: _check_confidence(f, str(f / "map.json"))),
+    Parser("confidence", "confidence maps: .npy, .npz, .png, .tif", _confidence_seeds, _check_confidence),
+    Parser(
+        "confidence_map",
+        "confidence mapping (JSON)",
+        _mapping_seeds,
+        lambda f: _check_confidence(f, str(f / "map.json")),
+    ),
     Parser("depth_params", "depth_params.json", _params_seeds, _read_depth),
     Parser("depth_cache", "depth maps kept between runs (.npz)", _cache_seeds, _read_cache),
     Parser("points_ply", "points to start from (.ply)", _point_seeds, _read_points),
     Parser("gaussians_ply", "Gaussians (.ply)", _gaussian_seeds, _read_gaussians),
-)  # fmt: skip
+)

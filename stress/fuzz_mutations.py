@@ -21,19 +21,78 @@ CANARY = "fuzz-canary"
 BAIT = "outside"
 """A folder beside the one that is read, with files that no name in it may reach."""
 NAMES = (
-    *("..", ".", "", " ", "/", "../outside/secret.png", "../outside/secret.npy", "a/../../outside/secret.png"),
+    *(
+        "..",
+        ".",
+        "",
+        " ",
+        "/",
+        "../outside/secret.png",
+        "../outside/secret.npy",
+        "a/../../outside/secret.png",
+    ),
     *("/etc/passwd", "C:\\secret.png", "\\\\server\\share.png", "..\\outside\\secret.png", "~/secret.png"),
     *("./view_000.png", "view_000.png/", "VIEW_000.PNG", "view_000", "view_001.png", "images/view_000.png"),
-    *("x" * 10_000, "a/" * 3_000 + "b.png", "n\0ul.png", "line\nbreak.png", "\u202egnp.x", "e\u0301.png", "\ud800"),
+    *(
+        "x" * 10_000,
+        "a/" * 3_000 + "b.png",
+        "n\0ul.png",
+        "line\nbreak.png",
+        "\u202egnp.x",
+        "e\u0301.png",
+        "\ud800",
+    ),
     *("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{7*7}}", "%s%n%d", "-rf", "CON"),
     *(f"$(touch {CANARY})", f"`touch {CANARY}`", f"__import__('os').system('touch {CANARY}')"),
 )
 NUMBERS = (
-    *("nan", "NaN", "-inf", "inf", "Infinity", "1e999", "-1e999", "1e308", "1e-320", "1e39", "-0.0", "0", "-1"),
-    *("1", "2", "0.5", "3", "255", "65536", "2147483648", "4294967296", "-9223372036854775809", "1e9", "9" * 30),
+    *(
+        "nan",
+        "NaN",
+        "-inf",
+        "inf",
+        "Infinity",
+        "1e999",
+        "-1e999",
+        "1e308",
+        "1e-320",
+        "1e39",
+        "-0.0",
+        "0",
+        "-1",
+    ),
+    *(
+        "1",
+        "2",
+        "0.5",
+        "3",
+        "255",
+        "65536",
+        "2147483648",
+        "4294967296",
+        "-9223372036854775809",
+        "1e9",
+        "9" * 30,
+    ),
     *("9" * 5_000, "0x7f", "1_000", "1.5.5", "--1", "true", "null", "1e", "\u0661"),
 )
-_INTEGERS = (0, 1, 2, 3, 127, 255, 65535, 10**6, 10**9, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
+_INTEGERS = (
+    0,
+    1,
+    2,
+    3,
+    127,
+    255,
+    65535,
+    10**6,
+    10**9,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**63 - 1,
+    2**64 - 1,
+)
 _FLOATS = (float("nan"), float("inf"), float("-inf"), 1e308, 1e39, 3.5e38, -1e30, 1e-310, 0.0, -1.0, 1e18)
 _TOKEN = re.compile(r"[-+.\w]+|\s+|.", re.DOTALL)
 _WORD = re.compile(rb"[ -~]{3,}")
@@ -91,7 +150,9 @@ def hostile(rng: Random) -> Any:
             lambda: f"@number{rng.randrange(len(NUMBERS))}@",
             lambda: f"@number{rng.randrange(len(NUMBERS))}@",
             lambda: f"@deep{rng.choice((3, 60, 901, 20_000, 100_001))}@",
-            lambda: rng.choice((None, True, False, [], {}, [[]], [None], {"": None}, "", 0, -1, 0.0, 10**400)),
+            lambda: rng.choice(
+                (None, True, False, [], {}, [[]], [None], {"": None}, "", 0, -1, 0.0, 10**400)
+            ),
             lambda: rng.choice((float("nan"), float("inf"), 1e308, -1e308, 1e39, 5e-324)),
             lambda: [0.0] * rng.choice((1, 2, 3, 4, 16, 1000)),
             lambda: [[0.0] * 4] * rng.choice((3, 4)),
@@ -146,7 +207,11 @@ def _flip(rng: Random, data: bytes) -> bytes:
 
 def _set(rng: Random, data: bytes) -> bytes:
     at = _at(rng, data)
-    return data[:at] + bytes(rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256))) for _ in "x") + data[at + 1 :]
+    return (
+        data[:at]
+        + bytes(rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256))) for _ in "x")
+        + data[at + 1 :]
+    )
 
 
 def _cut(rng: Random, data: bytes) -> bytes:
@@ -207,7 +272,9 @@ def _digits(rng: Random, data: bytes) -> bytes:
 
 
 def _nothing_much(rng: Random, data: bytes) -> bytes:
-    return rng.choice((b"", b"\0", b"\n", data + data, data + b"\0" * 7, rng.randbytes(rng.choice((1, 20, 999)))))
+    return rng.choice(
+        (b"", b"\0", b"\n", data + data, data + b"\0" * 7, rng.randbytes(rng.choice((1, 20, 999))))
+    )
 
 
 _DAMAGES: tuple[Mutator, ...] = (

@@ -20,11 +20,13 @@ class Seed:
 
     Attributes:
         files: name -> content.
+        refused: a valid file of its kind that the parser does not take.
         aims: names of the files that are damaged -> how; one of them at a time, now and then two.
     """
 
     files: Mapping[str, bytes]
     aims: Mapping[str, Mutator]
+    refused: bool = False
 
 
 @dataclass(frozen=True)

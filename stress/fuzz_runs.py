@@ -40,7 +40,7 @@ from reporting.events import read_events
 from scene import ViewSampler
 from stress.fuzz_containers import CALLS, in_archive, in_pickle, in_records, packed
 from stress.fuzz_maps import some_gaussians
-from stress.fuzz_mutations import CANARY, NAMES, NUMBERS, Mutator, damaged, regrown, reworded
+from stress.fuzz_mutations import CANARY, Mutator, damaged, regrown, reworded
 from stress.fuzz_parser import Parser, Seed, expect
 
 _VIEWS = 3
@@ -48,16 +48,63 @@ _LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 YAML_TRAPS = (
-    *(f"!!python/object/apply:os.system ['touch {CANARY}']", f"!!python/name:os.system", "!!python/module:os"),
+    *(f"!!python/object/apply:os.system ['touch {CANARY}']", "!!python/name:os.system", "!!python/module:os"),
     f"!!python/object/new:os.system [touch {CANARY}]",
     f"!!python/object/apply:builtins.eval [\"open('{CANARY}','w')\"]",
-    *("&a [*a]", "&a {<<: *a}", "&a {b: *a}", "<<: {iterations: 3}", "*nowhere", "!!binary AAAA", "!!set {a, b}"),
-    *("!!timestamp 2001-99-99", "2001-99-99", "2001-12-14t21:59:43.10-99:99", "!!omap [a: 1]", "? [a, b]\n: 1"),
-    *("1:99:99", "0b102", "0o9", "1_0", "=", "~", ".nan", ".inf", "-.inf", "!!float x", "!!int x", "!!bool x"),
-    *("--- \n", "...\n", "%YAML 9.9\n", "'", '"\\x0"', "|\n", "- - - ", "key: : :", "\t", "{a: b, ", "[1, 2", "@", "`"),
-    *("few_views: {iterations: 3}", "begins_with: quick", "begins_with: preset.yaml", "around: []", "format: 2"),
+    *(
+        "&a [*a]",
+        "&a {<<: *a}",
+        "&a {b: *a}",
+        "<<: {iterations: 3}",
+        "*nowhere",
+        "!!binary AAAA",
+        "!!set {a, b}",
+    ),
+    *(
+        "!!timestamp 2001-99-99",
+        "2001-99-99",
+        "2001-12-14t21:59:43.10-99:99",
+        "!!omap [a: 1]",
+        "? [a, b]\n: 1",
+    ),
+    *(
+        "1:99:99",
+        "0b102",
+        "0o9",
+        "1_0",
+        "=",
+        "~",
+        ".nan",
+        ".inf",
+        "-.inf",
+        "!!float x",
+        "!!int x",
+        "!!bool x",
+    ),
+    *(
+        "--- \n",
+        "...\n",
+        "%YAML 9.9\n",
+        "'",
+        '"\\x0"',
+        "|\n",
+        "- - - ",
+        "key: : :",
+        "\t",
+        "{a: b, ",
+        "[1, 2",
+        "@",
+        "`",
+    ),
+    *(
+        "few_views: {iterations: 3}",
+        "begins_with: quick",
+        "begins_with: preset.yaml",
+        "around: []",
+        "format: 2",
+    ),
     *("[" * 3000, "{a: " * 3000, "!!int " + "9" * 5000, "9" * 5000, "1e400", "-1e400", _LAUGHS),
-)  # fmt: skip
+)
 
 
 def _state() -> TrainingState:
@@ -87,10 +134,13 @@ def _checkpoint_seeds(work: Path) -> list[Seed]:
     whole = path.read_bytes()
     name = "run/checkpoints/iteration_7.pt"
     return [
-        Seed({name: whole}, {name: in_archive(lambda member: in_pickle if member.endswith("data.pkl") else damaged)}),
+        Seed(
+            {name: whole},
+            {name: in_archive(lambda member: in_pickle if member.endswith("data.pkl") else damaged)},
+        ),
         Seed({name: whole}, {name: _rebuilt(path)}),
-        Seed({name: whole}, {name: _legacy(work)}),
-    ]  # fmt: skip
+        Seed({name: whole}, {name: _with_calls()}),
+    ]
 
 
 def _rebuilt(path: Path) -> Mutator:
@@ -106,7 +156,20 @@ def _rebuilt(path: Path) -> Mutator:
                 holder[key] = _other_tensor(rng, value)
             else:
                 other, at = rng.choice(places)
-                odd = (None, -1, 2**70, float("nan"), "x", "../x", [], {}, b"bytes", (1,), torch.zeros(()), other[at])
+                odd: tuple[Any, ...] = (
+                    None,
+                    -1,
+                    2**70,
+                    float("nan"),
+                    "x",
+                    "../x",
+                    [],
+                    {},
+                    b"bytes",
+                    (1,),
+                    torch.zeros(()),
+                    other[at],
+                )
                 holder[key] = rng.choice(odd)
             if rng.random() < 0.15 and isinstance(holder, dict):
                 del holder[key]
@@ -129,9 +192,8 @@ def _other_tensor(rng: Random, value: torch.Tensor) -> torch.Tensor:
         (
             lambda: value[:0] if value.dim() else value,
             lambda: value.reshape(-1)[:1],
-            lambda: value.double(),
             lambda: value.to(torch.int32) if not value.is_complex() else value,
-            lambda: value.bool(),
+            lambda: value.to(rng.choice((torch.float64, torch.bool, torch.int64))),
             lambda: value[None],
             lambda: torch.cat([value, value]) if value.dim() else value,
             lambda: torch.full_like(value, float("nan")) if value.is_floating_point() else value * 0 - 1,
@@ -145,9 +207,8 @@ def _other_tensor(rng: Random, value: torch.Tensor) -> torch.Tensor:
     )()
 
 
-def _legacy(work: Path) -> Mutator:
-    """Pickles with calls: bare, in torch's old format, in an archive of our own layout, as tar, as a model."""
-    del work
+def _with_calls() -> Mutator:
+    """Pickles with calls: bare, in torch's old format, in an archive, among the values of a real one."""
 
     def mutate(rng: Random, data: bytes) -> bytes:
         call = rng.choice(CALLS)
@@ -158,10 +219,20 @@ def _legacy(work: Path) -> Mutator:
             head = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
             return head + call + b"\x80\x02]."
         if kind == 2:
-            return packed([("archive/data.pkl", call), ("archive/version", b"3\n"), ("archive/byteorder", b"little")])
+            return packed(
+                [("archive/data.pkl", call), ("archive/version", b"3\n"), ("archive/byteorder", b"little")]
+            )
         if kind == 3:
-            return packed([("archive/code/x.py", b"import os"), ("archive/constants.pkl", call), ("archive/data.pkl", call)])
-        return in_archive(lambda member: _at_opcode(call) if member.endswith("data.pkl") else damaged)(rng, data)
+            return packed(
+                [
+                    ("archive/code/x.py", b"import os"),
+                    ("archive/constants.pkl", call),
+                    ("archive/data.pkl", call),
+                ]
+            )
+        return in_archive(lambda member: _at_opcode(call) if member.endswith("data.pkl") else damaged)(
+            rng, data
+        )
 
     return mutate
 
@@ -202,8 +273,10 @@ def _read_checkpoint(folder: Path) -> bool:
 def _config_text() -> bytes:
     """Options of every kind of value, as one writes a preset."""
     return (
-        b"# a preset\nbegins_with: quick\niterations: 300\nseed: 3\nbackend: cpu\ntest_iterations: [100, 200]\n"
-        b"scene:\n  resolution: 2\n  eval: true\n  images: images\nmodel:\n  sh_degree: 2\n  background: white\n"
+        b"# a preset\nbegins_with: quick\niterations: 300\nseed: 3\nbackend: cpu\n"
+        b"test_iterations: [100, 200]\n"
+        b"scene:\n  resolution: 2\n  eval: true\n  images: images\n"
+        b"model:\n  sh_degree: 2\n  background: white\n"
         b"  init_opacity: 0.2\ndensify:\n  strategy: default\n  every: 50\n  grad_threshold: 2e-4\n"
         b"depth:\n  depth_dir: 'maps'\n  depth_prior: auto\nfew_views:\n  model: {sh_degree: 1}\n"
     )
@@ -241,14 +314,23 @@ def _check_config(config: Config, folder: Path) -> None:
 
 @cache
 def _event_bytes() -> bytes:
-    """Curves, pictures and distributions of a few steps, as a tracker writes them, with times that stand still."""
+    """Curves, pictures and distributions of a few steps, as a tracker writes them, with fixed times."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
     from tensorboard.summary.writer.record_writer import masked_crc32c
 
     picture = cv2.imencode(".png", np.full((8, 10, 3), 90, np.uint8))[1].tobytes()
-    histogram = HistogramProto(min=0.0, max=1.0, num=3, sum=1.5, bucket_limit=[0.3, 0.6, 1.0], bucket=[1, 1, 1])
-    scalars = ("loss/l1", "loss/total", "metrics/psnr_test", "metrics/psnr_train", "lr/means", "gaussians/count")
+    histogram = HistogramProto(
+        min=0.0, max=1.0, num=3, sum=1.5, bucket_limit=[0.3, 0.6, 1.0], bucket=[1, 1, 1]
+    )
+    scalars = (
+        "loss/l1",
+        "loss/total",
+        "metrics/psnr_test",
+        "metrics/psnr_train",
+        "lr/means",
+        "gaussians/count",
+    )
     pictures = [f"test/view_000/{kind}" for kind in ("rendered", "true", "depth")]
     pictures += ["train/view_001/rendered", "prior/view_001/depth", "prior/view_001/confidence"]
     events = [Event(wall_time=1.7e9, file_version="brain.Event:2")]
@@ -267,7 +349,9 @@ def _event_bytes() -> bytes:
     for event in events:
         record = event.SerializeToString(deterministic=True)
         head = struct.pack("<Q", len(record))
-        whole += head + struct.pack("<I", masked_crc32c(head)) + record + struct.pack("<I", masked_crc32c(record))
+        whole += (
+            head + struct.pack("<I", masked_crc32c(head)) + record + struct.pack("<I", masked_crc32c(record))
+        )
     return whole
 
 
@@ -294,18 +378,36 @@ def _read_events(folder: Path) -> None:
 
 
 def _run_seeds(work: Path) -> list[Seed]:
-    config = dataclasses.replace(load_preset("quick"), config="quick", iterations=20, source_path=Path("scene"))
+    config = dataclasses.replace(
+        load_preset("quick"), config="quick", iterations=20, source_path=Path("scene")
+    )
     save_config(work / "config.yaml", config)
     scores = {f"view_{i:03d}": Scores(20.0 + i, 0.5, 0.1 if i else None, 100.0) for i in range(3)}
     for iteration in (10, 20):
         write_report(work, Report(scores, ("view_001",)), iteration)
-    camera = {"width": 8, "height": 6, "rotation": np.eye(3).tolist(), "position": [0, 0, 1], "fx": 9, "fy": 9}
+    camera = {
+        "width": 8,
+        "height": 6,
+        "rotation": np.eye(3).tolist(),
+        "position": [0, 0, 1],
+        "fx": 9,
+        "fy": 9,
+    }
     cameras = [{"id": i, "img_name": f"view_{i:03d}.png", **camera} for i in range(3)]
     summary = {
-        "preset": "quick", "iterations": 20, "iterations_of_this_process": 20, "seconds_of_this_process": 3.5,
-        "seconds_of_teachers": 0.0, "skipped_terms_of_this_process": {"depth": 2}, "gaussians": 1000,
-        "peak_memory_gib": 0.5, "backend": "cpu", "threads": 2, "train_views": 3, "test_views": 1,
-    }  # fmt: skip
+        "preset": "quick",
+        "iterations": 20,
+        "iterations_of_this_process": 20,
+        "seconds_of_this_process": 3.5,
+        "seconds_of_teachers": 0.0,
+        "skipped_terms_of_this_process": {"depth": 2},
+        "gaussians": 1000,
+        "peak_memory_gib": 0.5,
+        "backend": "cpu",
+        "threads": 2,
+        "train_views": 3,
+        "test_views": 1,
+    }
     files = {f"run/{path.name}": path.read_bytes() for path in work.iterdir() if path.is_file()}
     files["run/cameras.json"] = json.dumps(cameras).encode()
     files["run/summary.json"] = json.dumps(summary).encode()
@@ -363,10 +465,11 @@ def _read_source(folder: Path) -> None:
 
 PARSERS = (
     Parser("checkpoint", "checkpoints (.pt), code in pickles", _checkpoint_seeds, _read_checkpoint),
-    Parser("config", "presets and config.yaml, code in tags", _config_seeds, _read_config, reads_elsewhere=True),
+    Parser(
+        "config", "presets and config.yaml, code in tags", _config_seeds, _read_config, reads_elsewhere=True
+    ),
     Parser("events", "TensorBoard events", _event_seeds, _read_events),
     Parser("report", "a run's folder as the report reads it", _run_seeds, _read_run, reads_elsewhere=True),
     Parser("results", "results.json and per_view.json that are added to", _figure_seeds, _read_figures),
     Parser("export", "a run's folder as the export reads it", _source_seeds, _read_source),
-)  # fmt: skip
-_ = NAMES, NUMBERS
+)

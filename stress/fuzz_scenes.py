@@ -19,6 +19,7 @@ import torch
 
 from scene import SceneConfig, load_scene, read_cameras_json
 from scene.decode import read_image, read_mask
+from scene.poses import ROTATION_TOLERANCE
 from scene.synthetic import write_synthetic_scene
 from scene.view import View
 from stress.fuzz_containers import in_png
@@ -46,7 +47,10 @@ def check_camera(camera: Any) -> None:
     expect(camera.width >= 1 and camera.height >= 1, "a camera without pixels")
     rotation = viewmat[:3, :3]
     apart = (rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max()
-    expect(apart < 1e-3 and rotation.det() > 0, f"a pose that is no rotation (off by {apart:.2g})")
+    expect(
+        apart < ROTATION_TOLERANCE + 1e-4 and rotation.det() > 0,
+        f"a pose that is no rotation (off by {apart:.2g})",
+    )
 
 
 def check_output_name(stem: str) -> None:
@@ -106,7 +110,7 @@ def _transforms(work: Path) -> list[Seed]:
     files = small_scene(work)
     images = {name: data for name, data in files.items() if name.startswith("images/")}
     pose = np.diag([1.0, 1.0, 1.0, 1.0])
-    frames = []
+    frames: list[dict[str, Any]] = []
     for index, name in enumerate(images):
         pose[0, 3] = index
         frames.append({"file_path": name, "transform_matrix": pose.tolist()})
@@ -115,17 +119,23 @@ def _transforms(work: Path) -> list[Seed]:
     bent = {**head, "k1": 0.05, "k2": 0.01, "p1": 0.001, "p2": 0.0, "frames": frames}
     own = {"frames": [{**frame, **head, "mask_path": "masks/view_000.png"} for frame in frames]}
     wide = {**head, "camera_model": "OPENCV_FISHEYE", "k1": 0.01, "frames": frames}
-    angles = {"camera_angle_x": 0.7, "frames": [{**f, "file_path": f["file_path"][:-4]} for f in frames]}
+    angles: dict[str, Any] = {
+        "camera_angle_x": 0.7,
+        "frames": [{**f, "file_path": f["file_path"][:-4]} for f in frames],
+    }
     mask = cv2.imencode(".png", np.full((HEIGHT, WIDTH), 255, np.uint8))[1].tobytes()
     points = (
         b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\n"
-        b"property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n0 0 1 9 8 7\n1 1 2 3 4 5\n"
+        b"property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
+        b"0 0 1 9 8 7\n1 1 2 3 4 5\n"
     )
     base = {**images, "masks/view_000.png": mask, "points.ply": points}
     seeds = []
     for content in (plain, bent, own, wide, angles):
-        names = ("transforms.json",) if content is not angles else ("transforms_train.json", "transforms_test.json")
-        parts = [content] if len(names) == 1 else [{**content, "frames": content["frames"][i::2]} for i in (0, 1)]
+        names, parts = ["transforms.json"], [content]
+        if content is angles:  # in two files, as Blender's scenes are
+            names = ["transforms_train.json", "transforms_test.json"]
+            parts = [{**angles, "frames": angles["frames"][half::2]} for half in (0, 1)]
         scene = dict(base)
         for name, part in zip(names, parts, strict=True):
             scene[name] = json.dumps(part).encode()
@@ -176,7 +186,9 @@ def _images(work: Path) -> list[Seed]:
         except cv2.error:  # a format that this OpenCV was built without
             continue
         if done:
-            seeds.append(Seed({f"image{end}": data.tobytes()}, {f"image{end}": in_png if end == ".png" else damaged}))
+            how = in_png if end == ".png" else damaged
+            refused = pixels.dtype == np.float32
+            seeds.append(Seed({f"image{end}": data.tobytes()}, {f"image{end}": how}, refused))
     return seeds
 
 
@@ -219,10 +231,20 @@ def _read_photograph(folder: Path) -> None:
 
 
 PARSERS = (
-    Parser("colmap_bin", "COLMAP scenes: cameras, images, points3D, rigs, frames .bin", lambda w: _colmap(w, ".bin"), _read_scene),
-    Parser("colmap_txt", "COLMAP scenes: cameras, images, points3D, rigs, frames .txt", lambda w: _colmap(w, ".txt"), _read_scene),
+    Parser(
+        "colmap_bin",
+        "COLMAP scenes: cameras, images, points3D, rigs, frames .bin",
+        lambda w: _colmap(w, ".bin"),
+        _read_scene,
+    ),
+    Parser(
+        "colmap_txt",
+        "COLMAP scenes: cameras, images, points3D, rigs, frames .txt",
+        lambda w: _colmap(w, ".txt"),
+        _read_scene,
+    ),
     Parser("transforms", "transforms.json scenes, their points", _transforms, _read_scene),
     Parser("cameras_json", "cameras.json", _cameras_json, _read_cameras),
     Parser("images", "images and masks: PNG, JPEG, TIFF, WebP, BMP, PPM, JPEG 2000", _images, _read_image),
     Parser("photographs", "photographs with EXIF, for structure from motion", _photographs, _read_photograph),
-)  # fmt: skip
+)

@@ -1,10 +1,10 @@
-"""Damaged files for every parser that reads what a user gives: a clean error or a valid load, and nothing else.
+"""Damaged files for every parser that reads what a user gives: a clean error or a valid load, nothing else.
 
     scripts/stress fuzz --inputs 100000 --jobs 4
     scripts/stress fuzz --parsers colmap_bin --seed 0 --only 1234     # one input again, kept and explained
 
-Inputs are made from valid files by a seed and a number, and read in processes of their own, so that a crash or
-a hang is known and costs one input. Failures lie in output/stress/fuzz, figures in output/stress/fuzz.json.
+Inputs are made from valid files by a seed and a number, and read in processes of their own, so that a crash
+or a hang is known and costs one input. Failures lie in output/stress/fuzz, figures in fuzz.json beside it.
 """
 
 from __future__ import annotations
@@ -120,13 +120,14 @@ def in_blocks(jobs: Sequence[Job]) -> list[list[Job]]:
     blocks: list[list[Job]] = [[]]
     room = _BLOCK
     for name, first, last in jobs:
-        while first < last:
+        at = first
+        while at < last:
             if not room:
                 blocks.append([])
                 room = _BLOCK
-            end = min(last, first + room)
-            blocks[-1].append((name, first, end))
-            first, room = end, room - (end - first)
+            end = min(last, at + room)
+            blocks[-1].append((name, at, end))
+            at, room = end, room - (end - at)
     return blocks
 
 
@@ -207,7 +208,9 @@ class _Runner:
         (self._output / name / str(number)).mkdir(parents=True, exist_ok=True)
         (self._output / name / str(number) / "what.txt").write_text(f"{why}\n\n{words}", "utf-8")
         self._tell(name, number, why)
-        return [(name, number + 1, last), *jobs[index + 1 :]] if number + 1 < last else list(jobs[index + 1 :])
+        return (
+            [(name, number + 1, last), *jobs[index + 1 :]] if number + 1 < last else list(jobs[index + 1 :])
+        )
 
     def _job(self, jobs: Sequence[Job], scratch: Path) -> dict[str, Any]:
         return {
@@ -229,8 +232,9 @@ class _Runner:
     def _line(self, name: str) -> None:
         one = self._of(name)
         self._say(
-            f"{name:15} {one.inputs:>8,} inputs: {one.valid:,} valid, {one.clean:,} clean errors, {one.failures:,} "
-            f"failures; worst {one.worst_seconds:.2f} s, {one.worst_mib:.0f} MiB; {one.wall_seconds:.0f} s"
+            f"{name:15} {one.inputs:>8,} inputs: {one.valid:,} valid, {one.clean:,} clean errors, "
+            f"{one.failures:,} failures; worst {one.worst_seconds:.2f} s, {one.worst_mib:.0f} MiB; "
+            f"{one.wall_seconds:.0f} s"
         )
 
 
