@@ -22,6 +22,7 @@ import shutil
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -259,6 +260,8 @@ def run(job: dict[str, Any], told: Any) -> None:
         progress = mmap.mmap(file.fileno(), PROGRESS.size)
     watch, memory, kinds = Watch(scratch), _Memory(), Counter[str]()
     gc.freeze()
+    told.write('{"ready": true}\n')
+    told.flush()
     for index, (name, first, last) in enumerate(job["jobs"]):
         bench, counts, worst_s, worst_mib = benches[name], Counter[str](), 0.0, 0.0
         for number in range(first, last):
@@ -302,6 +305,13 @@ def keep(output: Path, name: str, number: int, changed: dict[str, bytes], words:
     (folder / "what.txt").write_text(words, "utf-8", errors="backslashreplace")
 
 
+def _end_with_parent() -> None:
+    """Ends the process where its parent is gone, which holds the other end of the standard input."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main() -> None:
     """Reads the job, sends what libraries print away, and runs it."""
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
@@ -313,6 +323,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     logging.basicConfig(handlers=[_Unheard()], level=logging.DEBUG)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     scratch = Path(job["scratch"])
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)

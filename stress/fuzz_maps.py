@@ -72,13 +72,16 @@ def _maps(rng: np.random.Generator) -> list[tuple[str, bytes, Mutator]]:
 
 
 def _depth_seeds(work: Path) -> list[Seed]:
-    found = _maps(np.random.default_rng(0))
+    found = [one for one in _maps(np.random.default_rng(0)) if b"depth" in one[1] or one[0] != ".npz"]
     return [Seed({f"maps/view_000{end}": data}, {f"maps/view_000{end}": how}) for end, data, how in found]
 
 
 def _confidence_seeds(work: Path) -> list[Seed]:
     found = [one for one in _maps(np.random.default_rng(0)) if one[0] in (".npy", ".npz", ".png", ".tif")]
-    return [Seed({f"maps/view_000{end}": data}, {f"maps/view_000{end}": how}) for end, data, how in found]
+    return [  # whole numbers beyond 1 are no confidence
+        Seed({f"maps/view_000{end}": data}, {f"maps/view_000{end}": how}, refused=b">i8" in data)
+        for end, data, how in found
+    ]
 
 
 def _read_depth(folder: Path) -> None:

@@ -145,8 +145,12 @@ def fuzz(
     """
     runner = _Runner(seed, output.absolute() / "fuzz", say or (lambda line: None))
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(runner.block, blocks))
-    return runner.figures
+        try:
+            list(pool.map(runner.block, blocks))
+        except BaseException:  # also Ctrl-C: the processes would go on
+            runner.stop()
+            raise
+    return {name: runner.figures[name] for name in sorted(runner.figures, key=NAMES.index)}
 
 
 def write_figures(path: Path, figures: dict[str, Figures], options: Options) -> None:
@@ -164,23 +168,34 @@ class _Runner:
     def __init__(self, seed: int, output: Path, say: Any) -> None:
         self.figures: dict[str, Figures] = {}
         self._seed, self._output, self._say = seed, output, say
-        self._shown: Counter[str] = Counter()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ends all processes and begins no other."""
+        self._stopped = True
+        for process in list(self._running):
+            process.kill()
 
     def block(self, jobs: list[Job]) -> None:
         """Does jobs to their end, in as many processes as it takes."""
-        while jobs:
+        while jobs and not self._stopped:
             with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
                 jobs = self._process(jobs, Path(scratch))
 
     def _process(self, jobs: list[Job], scratch: Path) -> list[Job]:
         """Runs one process; returns what it has left undone."""
         progress = scratch / "progress"
-        progress.write_bytes(b"\0" * PROGRESS.size)
+        progress.write_bytes(PROGRESS.pack(-1, -1, *[0.0] * 6))
         began = time.perf_counter()
         process = _start(self._job(jobs, scratch), scratch)
         assert process.stdout is not None, "asked for in _start"
+        self._running.add(process)
         for line in process.stdout:
             told = json.loads(line)
+            if "ready" in told:
+                began = time.perf_counter()
+                continue
             if "why" in told:
                 self._tell(told["parser"], told["number"], told["why"])
                 continue
@@ -191,11 +206,12 @@ class _Runner:
             began = now
             self._line(name)
         code = process.wait()
-        if code == 0:
+        self._running.discard(process)
+        if code == 0 or self._stopped:
             return []
         words = (scratch / "stderr").read_text("utf-8", errors="replace")[-3_000:]
-        index, number, total, valid, clean, failed, seconds, mib = PROGRESS.unpack(progress.read_bytes())
-        if code > 0 or (not total and number == 0 and index == 0 and not (scratch / "scratch").exists()):
+        index, number, _, valid, clean, failed, seconds, mib = PROGRESS.unpack(progress.read_bytes())
+        if code > 0 or index < 0:
             raise RuntimeError(f"the fuzzing process could not work (exit code {code}):\n{words}")
         name, _, last = jobs[index]
         figures = self._of(name)
@@ -208,9 +224,8 @@ class _Runner:
         (self._output / name / str(number)).mkdir(parents=True, exist_ok=True)
         (self._output / name / str(number) / "what.txt").write_text(f"{why}\n\n{words}", "utf-8")
         self._tell(name, number, why)
-        return (
-            [(name, number + 1, last), *jobs[index + 1 :]] if number + 1 < last else list(jobs[index + 1 :])
-        )
+        rest = [(name, number + 1, last)] if number + 1 < last else []
+        return rest + jobs[index + 1 :]
 
     def _job(self, jobs: Sequence[Job], scratch: Path) -> dict[str, Any]:
         return {
@@ -241,7 +256,7 @@ class _Runner:
 def _start(job: dict[str, Any], scratch: Path) -> subprocess.Popen[str]:
     (scratch / "job.json").write_text(json.dumps(job), "utf-8")
     if not (scratch / "progress").exists():
-        (scratch / "progress").write_bytes(b"\0" * PROGRESS.size)
+        (scratch / "progress").write_bytes(PROGRESS.pack(-1, -1, *[0.0] * 6))
     environment = os.environ | {
         "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2", "PYTHONHASHSEED": "0", "CUDA_VISIBLE_DEVICES": "", "GLOG_minloglevel": "3",
@@ -249,7 +264,8 @@ def _start(job: dict[str, Any], scratch: Path) -> subprocess.Popen[str]:
     with open(scratch / "stderr", "w") as errors:
         return subprocess.Popen(
             [sys.executable, "-m", "stress.fuzz_child", str(scratch / "job.json")],
-            stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT,
+            env=environment,
         )  # fmt: skip
 
 
