@@ -130,13 +130,21 @@ def _mapped(folder: Path, mapping: Path, names: Sequence[str]) -> list[Path | No
     paths: list[Path | None] = []
     for name in names:
         path = folder / content[name] if name in content else None
-        if "\0" in content.get(name, ""):
+        try:
+            inside = path is None or path.resolve().is_relative_to(folder.resolve())
+            there = path is None or path.is_file()
+        except (OSError, ValueError) as error:  # too long, a null character, half a character
+            raise UserError(
+                f"--confidence_map: {mapping}: {name}: expected a file name, got {content[name][:60]!r} "
+                f"({error}): mend the map"
+            ) from error
+        if "\0" in content.get(name, ""):  # which some systems do not mind before the file is opened
             raise UserError(
                 f"--confidence_map: {mapping}: {name}: expected a file name, got a null character"
             )
-        if path is not None and not path.resolve().is_relative_to(folder.resolve()):
+        if not inside:
             raise UserError(f"--confidence_map: {mapping}: {content[name]} is not in {folder}: move it")
-        if path is not None and not path.is_file():
+        if not there:
             raise UserError(f"--confidence_map: {mapping}: {path}: no such file (for {name}): mend the map")
         paths.append(path)
     return paths

@@ -27,6 +27,8 @@ SUFFIXES = (".npz", ".npy", ".png", ".pfm", ".tif", ".tiff", *COLMAP_SUFFIXES)
 CONFIDENCES = ("confidence", "conf")
 OUTLIER = 1e6
 """Times the median from which on a number counts as unknown."""
+LEAST = float(np.finfo(np.float32).tiny)
+"""The smallest number that counts as known: one over a smaller one is not finite in float32."""
 _INVERSES = ("inverse", "disparity")
 _ADVICE = "convert it to .npy, or to a .png of 16 bits"
 
@@ -65,7 +67,7 @@ def read_depth(path: Path) -> DepthFile:
         value = read_map(path)
         if name.endswith((".png", ".pfm")):
             kind, frame = "inverse", "affine"
-    usable = np.isfinite(value) & (value > 0)
+    usable = np.isfinite(value) & (value >= LEAST)
     if usable.any():  # a number that is out of all proportion stands for "far" or "unknown" in some programs
         usable &= value < OUTLIER * float(np.median(value[usable]))
     if confidence is None:
@@ -153,7 +155,11 @@ def _read_npy(path: Path) -> NDArray:
 
 def _read_npz(path: Path) -> dict[str, NDArray]:
     with np.load(path, allow_pickle=False) as content:
-        return {name: content[name] for name in content.files}
+        found = {name: content[name] for name in content.files}
+    strangers = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
+    if strangers:
+        raise ValueError(f"{strangers[0][:60]!r} in it is no array")
+    return found
 
 
 def _read_image(path: Path) -> NDArray:
