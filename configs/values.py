@@ -205,11 +205,13 @@ def _read_primitive(hint: Any, value: Any, where: str) -> Any:
             value = float(value)
         except ValueError:
             pass
-    if hint is float and type(value) in (int, float) and not math.isnan(value):
+    if hint is float and type(value) is int:
         try:
             return float(value)
         except OverflowError:
             raise ConfigError(f"{where}: expected a number, got one beyond 1e308.") from None
+    if hint is float and type(value) is float and not math.isnan(value):
+        return value
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint in (bool, int, str) and type(value) is hint:

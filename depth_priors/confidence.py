@@ -130,18 +130,18 @@ def _mapped(folder: Path, mapping: Path, names: Sequence[str]) -> list[Path | No
     paths: list[Path | None] = []
     for name in names:
         path = folder / content[name] if name in content else None
+        if "\0" in content.get(name, ""):
+            raise UserError(
+                f"--confidence_map: {mapping}: {name}: expected a file name, got a null character"
+            )
         try:
             inside = path is None or path.resolve().is_relative_to(folder.resolve())
             there = path is None or path.is_file()
-        except (OSError, ValueError) as error:  # too long, a null character, half a character
+        except (OSError, ValueError) as error:  # too long, or half a character
             raise UserError(
                 f"--confidence_map: {mapping}: {name}: expected a file name, got {content[name][:60]!r} "
                 f"({error}): mend the map"
             ) from error
-        if "\0" in content.get(name, ""):  # which some systems do not mind before the file is opened
-            raise UserError(
-                f"--confidence_map: {mapping}: {name}: expected a file name, got a null character"
-            )
         if not inside:
             raise UserError(f"--confidence_map: {mapping}: {content[name]} is not in {folder}: move it")
         if not there:

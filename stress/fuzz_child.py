@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib
 import json
 import logging
 import mmap
@@ -252,8 +253,7 @@ class _Memory:
 
 def run(job: dict[str, Any], told: Any) -> None:
     """Reads the inputs of all jobs, in order."""
-    from stress.fuzz_parsers import parser_named
-
+    parser_named = importlib.import_module(job["module"]).parser_named
     scratch, output = Path(job["scratch"]), Path(job["output"])
     benches = {name: Bench(parser_named(name), scratch) for name in dict.fromkeys(j[0] for j in job["jobs"])}
     with open(job["progress"], "r+b") as file:
@@ -274,7 +274,7 @@ def run(job: dict[str, Any], told: Any) -> None:
             if number % 50 == 0:
                 _limit_memory()
             memory.begin()
-            signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, job["cpu_seconds"])
             signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
             began = time.process_time()
             kind, why, trace = judge(bench, which, changed, watch)

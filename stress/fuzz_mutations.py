@@ -176,7 +176,7 @@ def _grown(rng: Random, tree: Any) -> Any:
     elif kind == 3 and isinstance(holder, dict):
         name = rng.choice(NAMES)
         holder[name] = holder.pop(key) if rng.random() < 0.5 else _copied(holder[key])
-    elif isinstance(holder[key], (int, float)) and not isinstance(holder[key], bool) and rng.random() < 0.5:
+    elif type(holder[key]) in (int, float) and abs(holder[key]) < 1e300 and rng.random() < 0.5:
         holder[key] = holder[key] * rng.choice((-1, 0, 1e-12, 1.001, 1e6, 1e30, 1e300))
     else:
         holder[key] = hostile(rng)

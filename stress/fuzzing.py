@@ -132,7 +132,14 @@ def in_blocks(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def fuzz(
-    blocks: Sequence[list[Job]], seed: int, output: Path, *, jobs: int = 1, say: Any = None
+    blocks: Sequence[list[Job]],
+    seed: int,
+    output: Path,
+    *,
+    jobs: int = 1,
+    say: Any = None,
+    module: str = "stress.fuzz_parsers",
+    cpu_seconds: float = CPU_SECONDS,
 ) -> dict[str, Figures]:
     """Reads blocks of inputs, each in a process of its own.
 
@@ -142,15 +149,20 @@ def fuzz(
         output: failures are saved in `fuzz` below it.
         jobs: processes at a time.
         say: called with a line for each failure (the first few of a kind), and for each finished block.
+        module: its `parser_named` gives the parsers.
+        cpu_seconds: what takes longer has hung.
     """
-    runner = _Runner(seed, output.absolute() / "fuzz", say or (lambda line: None))
+    fixed = {"seed": seed, "output": str(output.absolute() / "fuzz")}
+    fixed |= {"module": module, "cpu_seconds": cpu_seconds}
+    runner = _Runner(fixed, say or (lambda line: None))
     with ThreadPoolExecutor(jobs) as pool:
         try:
             list(pool.map(runner.block, blocks))
         except BaseException:  # also Ctrl-C: the processes would go on
             runner.stop()
             raise
-    return {name: runner.figures[name] for name in sorted(runner.figures, key=NAMES.index)}
+    order = list(dict.fromkeys(name for block in blocks for name, _, _ in block))
+    return {name: runner.figures[name] for name in order}
 
 
 def write_figures(path: Path, figures: dict[str, Figures], options: Options) -> None:
@@ -165,9 +177,9 @@ def write_figures(path: Path, figures: dict[str, Figures], options: Options) -> 
 
 
 class _Runner:
-    def __init__(self, seed: int, output: Path, say: Any) -> None:
+    def __init__(self, fixed: dict[str, Any], say: Any) -> None:
         self.figures: dict[str, Figures] = {}
-        self._seed, self._output, self._say = seed, output, say
+        self._fixed, self._output, self._say = fixed, Path(fixed["output"]), say
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
 
@@ -217,7 +229,7 @@ class _Runner:
         figures = self._of(name)
         figures.wall_seconds += time.perf_counter() - began
         figures.add(int(valid), int(clean), int(failed) + 1, seconds, mib)
-        why = _ending(-code)
+        why = _ending(-code, self._fixed["cpu_seconds"])
         with tempfile.TemporaryDirectory(prefix="fuzz-") as other:
             job = self._job([(name, number, number + 1)], Path(other)) | {"keep": True}
             _start(job, Path(other)).wait()
@@ -228,13 +240,8 @@ class _Runner:
         return rest + jobs[index + 1 :]
 
     def _job(self, jobs: Sequence[Job], scratch: Path) -> dict[str, Any]:
-        return {
-            "jobs": jobs,
-            "seed": self._seed,
-            "scratch": str(scratch / "scratch"),
-            "progress": str(scratch / "progress"),
-            "output": str(self._output),
-        }
+        places = {name: str(scratch / name) for name in ("scratch", "progress")}
+        return {**self._fixed, **places, "jobs": jobs}
 
     def _of(self, name: str) -> Figures:
         return self.figures.setdefault(name, Figures())
@@ -269,10 +276,10 @@ def _start(job: dict[str, Any], scratch: Path) -> subprocess.Popen[str]:
         )  # fmt: skip
 
 
-def _ending(number: int) -> str:
+def _ending(number: int, cpu_seconds: float) -> str:
     """What a signal that ended a process says of the input."""
     if number == signal.SIGPROF:
-        return f"hung: more than {CPU_SECONDS:g} s of work"
+        return f"hung: more than {cpu_seconds:g} s of work"
     if number == signal.SIGALRM:
         return f"hung: more than {WALL_SECONDS:g} s"
     return f"crashed: {signal.Signals(number).name}"

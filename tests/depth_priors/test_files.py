@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+import zipfile
 from dataclasses import replace
 
 import cv2
@@ -366,3 +367,23 @@ def test_a_number_out_of_all_proportion_counts_as_unknown(tmp_path):
     prior = _one(tmp_path)
     assert float(prior.confidence[2, 3]) == 0 and float(prior.value.max()) <= 2
     assert int((prior.confidence == 0).sum()) == 1
+
+
+def test_numbers_that_float32_cannot_turn_over_count_as_unknown(tmp_path, caplog):
+    depth = _ramp()
+    depth[2, 3] = 1e-42  # a depth by which one over it is infinite
+    np.save(tmp_path / "a.npy", depth)
+    prior = _one(tmp_path)
+    assert prior.inverse().isfinite().all() and int((prior.confidence == 0).sum()) == 1
+    (tmp_path / "a.npy").unlink()
+    cv2.imwrite(str(tmp_path / "a.png"), (1000 * _ramp()).astype(np.uint16))
+    (tmp_path / "depth_params.json").write_text('{"a": {"scale": 1e300, "offset": 0}}')
+    prior = _one(tmp_path)
+    assert prior is None or (prior.value.isfinite().all() and not prior.confidence.any())
+
+
+def test_an_archive_of_something_else_than_arrays_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("depth", b"no array")
+    with pytest.raises(UserError, match=r"a\.npz: cannot read the map \('depth' in it is no array\)"):
+        read_depth(tmp_path / "a.npz")
