@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from depth_priors.prior import Frame, Kind
 from errors import UserError
+from scene.decode import too_many_pixels
 
 COLMAP_SUFFIXES = (".geometric.bin", ".photometric.bin")
 SUFFIXES = (".npz", ".npy", ".png", ".pfm", ".tif", ".tiff", *COLMAP_SUFFIXES)
@@ -29,6 +31,7 @@ OUTLIER = 1e6
 """Times the median from which on a number counts as unknown."""
 LEAST = float(np.finfo(np.float32).tiny)
 """The smallest number that counts as known: one over a smaller one is not finite in float32."""
+_MOST_BYTES = 1 << 30  # of all arrays in a file; packed zeros would fill any memory
 _INVERSES = ("inverse", "disparity")
 _ADVICE = "convert it to .npy, or to a .png of 16 bits"
 
@@ -154,6 +157,10 @@ def _read_npy(path: Path) -> NDArray:
 
 
 def _read_npz(path: Path) -> dict[str, NDArray]:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _MOST_BYTES:
+        raise ValueError(f"it unpacks to {size / 2**30:.1f} GiB, which no map takes")
     with np.load(path, allow_pickle=False) as content:
         found = {name: content[name] for name in content.files}
     strangers = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
@@ -163,7 +170,10 @@ def _read_npz(path: Path) -> dict[str, NDArray]:
 
 
 def _read_image(path: Path) -> NDArray:
-    data = np.frombuffer(path.read_bytes(), np.uint8)  # cv2.imread cannot open every path on every system
+    content = path.read_bytes()
+    if promise := too_many_pixels(content):
+        raise ValueError(promise)
+    data = np.frombuffer(content, np.uint8)  # cv2.imread cannot open every path on every system
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None:
         raise ValueError("damaged, or no image")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import unicodedata
 import zipfile
 from dataclasses import replace
@@ -387,3 +388,17 @@ def test_an_archive_of_something_else_than_arrays_is_named(tmp_path):
         archive.writestr("depth", b"no array")
     with pytest.raises(UserError, match=r"a\.npz: cannot read the map \('depth' in it is no array\)"):
         read_depth(tmp_path / "a.npz")
+
+
+def test_a_map_that_would_fill_the_memory_is_refused_before_it_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("depth.npy", "w") as member:  # 1.1 GiB of zeros in a megabyte
+            for _ in range(1100):
+                member.write(bytes(1 << 20))
+    with pytest.raises(UserError, match=r"a\.npz: cannot read the map \(it unpacks to 1\.1 GiB"):
+        read_depth(tmp_path / "a.npz")
+    png = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes())
+    png[16:24] = struct.pack(">2I", 40_000, 40_000)
+    (tmp_path / "a.png").write_bytes(png)
+    with pytest.raises(UserError, match=r"a\.png: cannot read the map \(promises 40000x40000 pixels"):
+        read_depth(tmp_path / "a.png")

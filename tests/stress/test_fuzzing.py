@@ -42,7 +42,8 @@ def test_the_names_are_those_of_the_parsers():
 @pytest.fixture(scope="module")
 def caught(tmp_path_factory):
     """What is said of parsers that do what they must not: figures, lines, the folder of failures."""
-    folder, said = tmp_path_factory.mktemp("fuzz"), []
+    folder = tmp_path_factory.mktemp("fuzz")
+    said: list[str] = []
     blocks = [[(name, 0, 2) for name in (*BAD, "refuse")]]
     figures = fuzzing.fuzz(
         blocks, 0, folder, say=said.append, module="tests.stress.bad_parsers", cpu_seconds=0.5
