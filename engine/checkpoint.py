@@ -252,10 +252,12 @@ def _check_optimizer(path: str, state: TrainingState, payload: dict[str, Any]) -
     saved = payload["optimizer"]
     try:
         groups = [(group["name"], list(group["params"])) for group in saved["param_groups"]]
-        moments = dict(saved["state"])
+        moments = saved["state"]
+        if not isinstance(moments, dict):
+            raise TypeError(f"state: {type(moments).__name__}")
         names = [group["name"] for group in state.optimizer.param_groups]
         if [name for name, _ in groups] != names or any(len(members) != 1 for _, members in groups):
-            found = [name for name, _ in groups]
+            found = [" ".join(str(name).split())[:40] for name, _ in groups]
             raise CheckpointError(f"{path}: optimizer: expected groups {names}, got {found}: {_OTHER}.")
         for name, (index,) in groups:
             shape = payload["gaussians"][name].shape
@@ -291,8 +293,9 @@ def _load_parts(path: str, state: TrainingState, payload: dict[str, Any]) -> Non
         state.sampler.load_state_dict(before["sampler"])
         state.densifier.load_state_dict(before["densifier"])
         set_generator_states(before["random"], state.generator)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # torch's have a stack below
         raise CheckpointError(
-            f"{path}: {part}: does not fit this run ({error}): train with the scene and options of the run, "
+            f"{path}: {part}: does not fit this run ({reason}): train with the scene and options of the run, "
             "or start anew with --overwrite."
         ) from error
 

@@ -109,6 +109,11 @@ ODD = {
     "betas of one number": (_group(betas=[0.9]), "means: betas: expected one like"),
     "parameters by name": (_group(params=["means"]), "means: params: expected whole numbers"),
     "groups in a tensor": (lambda c: c["optimizer"].update(param_groups=torch.ones(6)), "optimizer: "),
+    "moments in a list": (lambda c: c["optimizer"].update(state=[]), "optimizer: not a state of one"),
+    "a generator of other bytes": (
+        lambda c: c["random"].update(generator=torch.full_like(c["random"]["generator"], 200)),
+        r"random: does not fit this run \([^\n]*$",
+    ),
     "half of the moments": (
         lambda c: c["optimizer"]["state"][0].pop("exp_avg_sq"),
         "means: expected exp_avg,",
