@@ -6,6 +6,11 @@ exit with code 2. Anything else that escapes is a fault of the program and keeps
 
 from __future__ import annotations
 
+import re
+
+_LONGEST = 3_000  # characters of a message; its beginning says what is wrong, its end what to do
+_LONG_WORD = re.compile(r"[^\s/]{400,}")  # no part of a path is that long; a damaged file's number may be
+
 
 class UserError(Exception):
     """A mistake in what the user gave: a path, a file's content, an option.
@@ -15,6 +20,11 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The message, without the middle of what is too long to be read."""
+        message = _LONG_WORD.sub(lambda found: f"{found[0][:60]}...{found[0][-20:]}", super().__str__())
+        return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 600]} ... {message[-500:]}"
 
 
 class SaidElsewhere(UserError):

@@ -149,7 +149,7 @@ def _earlier(path: Path) -> dict[str, Any]:
     """What this folder holds of the same machine already: a run replaces only what it measures."""
     try:
         kept = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     now, then = machine(), kept.get("machine") if isinstance(kept, dict) else None
     same = isinstance(then, dict) and all(

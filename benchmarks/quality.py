@@ -167,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
         return cells
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: expected this benchmark's results ({error}): move it away") from error
 
 

@@ -100,17 +100,27 @@ def find_preset(name_or_path: str, *, beside: Path | None = None) -> Path:
     """
     shipped = Path(__file__).parent
     named = shipped / f"{name_or_path}.yaml"
-    if "/" not in name_or_path and named.is_file():
+    if "/" not in name_or_path and _is_file(named):
         return named
-    given = Path(name_or_path).expanduser()
+    try:
+        given = Path(name_or_path).expanduser()
+    except RuntimeError:  # ~somebody who is not known here
+        given = Path(name_or_path)
     near = () if beside is None else (beside.parent / given,)
     for path in (*near, given, shipped.parent / name_or_path):  # the last one for a start from another folder
-        if path.is_file():
+        if _is_file(path):
             return path
     names = preset_names()
     similar = difflib.get_close_matches(Path(name_or_path).stem, names, n=1)
     hint = f"did you mean {similar[0]}?" if similar else f"presets: {', '.join(names)}."
     raise ConfigError(f"--config: no preset or file {name_or_path!r}: {hint}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or none at all
+        return False
 
 
 def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

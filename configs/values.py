@@ -22,6 +22,9 @@ from errors import UserError
 
 T = TypeVar("T")
 
+_MOST_NESTED, _MOST_VALUES = 20, 10_000
+"""Levels and values of a file; the whole configuration has 3 and some 150."""
+
 _NAMES = {
     bool: "true or false",
     int: "a whole number",
@@ -57,6 +60,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)
+        _check_extent(content, path)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot read the configuration ({error.strerror}): check the path."
@@ -70,11 +74,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
         place = f" (line {mark.line + 1})" if mark is not None else ""
         problem = getattr(error, "problem", None) or "unreadable"
         raise ConfigError(f"{path}: not valid YAML{place}: {problem}: mend the file.") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # a date without a month, a number without digits: yaml raises anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path}: not valid YAML ({reason}): mend the file.") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected lines `key: value`, got {_shown(content)}: mend the file.")
     return content
+
+
+def _check_extent(content: Any, path: Path) -> None:
+    """Refuses what no configuration is: nested without end (a value within itself), or huge by repetition."""
+    waiting, values = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        inner = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        )
+        values += len(inner)
+        if depth > _MOST_NESTED or values > _MOST_VALUES:
+            raise ConfigError(
+                f"{path}: expected options, got sections in sections without end: mend the file."
+            )
+        waiting += ((one, depth + 1) for one in inner)
 
 
 def update(base: T, values: Mapping[Any, Any], where: str, prefix: str = "", root: type | None = None) -> T:
@@ -180,8 +205,13 @@ def _read_primitive(hint: Any, value: Any, where: str) -> Any:
             value = float(value)
         except ValueError:
             pass
-    if hint is float and type(value) in (int, float) and not math.isnan(value):
-        return float(value)
+    if hint is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where}: expected a number, got one beyond 1e308.") from None
+    if hint is float and type(value) is float and not math.isnan(value):
+        return value
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint in (bool, int, str) and type(value) is hint:
@@ -200,5 +230,8 @@ def _shown(value: Any) -> str:
         return "nothing"
     if isinstance(value, dict):
         return "a section of keys"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."

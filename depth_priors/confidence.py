@@ -134,9 +134,17 @@ def _mapped(folder: Path, mapping: Path, names: Sequence[str]) -> list[Path | No
             raise UserError(
                 f"--confidence_map: {mapping}: {name}: expected a file name, got a null character"
             )
-        if path is not None and not path.resolve().is_relative_to(folder.resolve()):
+        try:
+            inside = path is None or path.resolve().is_relative_to(folder.resolve())
+            there = path is None or path.is_file()
+        except (OSError, ValueError) as error:  # too long, or half a character
+            raise UserError(
+                f"--confidence_map: {mapping}: {name}: expected a file name, got {content[name][:60]!r} "
+                f"({error}): mend the map"
+            ) from error
+        if not inside:
             raise UserError(f"--confidence_map: {mapping}: {content[name]} is not in {folder}: move it")
-        if path is not None and not path.is_file():
+        if not there:
             raise UserError(f"--confidence_map: {mapping}: {path}: no such file (for {name}): mend the map")
         paths.append(path)
     return paths

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,16 @@ from numpy.typing import NDArray
 
 from depth_priors.prior import Frame, Kind
 from errors import UserError
+from scene.decode import too_many_pixels
 
 COLMAP_SUFFIXES = (".geometric.bin", ".photometric.bin")
 SUFFIXES = (".npz", ".npy", ".png", ".pfm", ".tif", ".tiff", *COLMAP_SUFFIXES)
 CONFIDENCES = ("confidence", "conf")
 OUTLIER = 1e6
 """Times the median from which on a number counts as unknown."""
+LEAST = float(np.finfo(np.float32).tiny)
+"""The smallest number that counts as known: one over a smaller one is not finite in float32."""
+_MOST_BYTES = 1 << 30  # of all arrays in a file; packed zeros would fill any memory
 _INVERSES = ("inverse", "disparity")
 _ADVICE = "convert it to .npy, or to a .png of 16 bits"
 
@@ -65,7 +70,7 @@ def read_depth(path: Path) -> DepthFile:
         value = read_map(path)
         if name.endswith((".png", ".pfm")):
             kind, frame = "inverse", "affine"
-    usable = np.isfinite(value) & (value > 0)
+    usable = np.isfinite(value) & (value >= LEAST)
     if usable.any():  # a number that is out of all proportion stands for "far" or "unknown" in some programs
         usable &= value < OUTLIER * float(np.median(value[usable]))
     if confidence is None:
@@ -152,12 +157,23 @@ def _read_npy(path: Path) -> NDArray:
 
 
 def _read_npz(path: Path) -> dict[str, NDArray]:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _MOST_BYTES:
+        raise ValueError(f"it unpacks to {size / 2**30:.1f} GiB, which no map takes")
     with np.load(path, allow_pickle=False) as content:
-        return {name: content[name] for name in content.files}
+        found = {name: content[name] for name in content.files}
+    strangers = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
+    if strangers:
+        raise ValueError(f"{strangers[0][:60]!r} in it is no array")
+    return found
 
 
 def _read_image(path: Path) -> NDArray:
-    data = np.frombuffer(path.read_bytes(), np.uint8)  # cv2.imread cannot open every path on every system
+    content = path.read_bytes()
+    if promise := too_many_pixels(content):
+        raise ValueError(promise)
+    data = np.frombuffer(content, np.uint8)  # cv2.imread cannot open every path on every system
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None:
         raise ValueError("damaged, or no image")

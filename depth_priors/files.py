@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from depth_priors.config import DepthConfig
-from depth_priors.depth_file import COLMAP_SUFFIXES, SUFFIXES, read_depth
+from depth_priors.depth_file import COLMAP_SUFFIXES, LEAST, SUFFIXES, read_depth
 from depth_priors.prior import DepthPrior, moved, resized
 from errors import UserError
 from scene import View, files_below, name_key
@@ -166,7 +166,9 @@ def _read(view: View, path: Path, config: DepthConfig, known: _Scale | None) -> 
         if known.scale <= 0:
             _log.warning("%s: %s has no scale above 0: it trains without a prior", view.name, PARAMETERS)
             return None
-        value = np.where(file.confidence > 0, value * known.scale + known.offset, 0).astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold counts as unknown
+            value = np.where(file.confidence > 0, value * known.scale + known.offset, 0).astype(np.float32)
+        value = np.where(np.isfinite(value) & (value >= LEAST), value, 0).astype(np.float32)
         frame = "world"
     check_shape(view, path, value.shape)
     confidence = np.where(value > 0, file.confidence, 0).astype(np.float32)

@@ -9,7 +9,6 @@ the file has been found right.
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 import time
 import zipfile
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from atomic import atomic_write, remove_leftovers
+from engine.checkpoint_values import group_fault, moments_fault, tensor_fault
 from engine.finite import check_finite
 from engine.migrations import FORMAT, STEPS
 from engine.seeding import generator_states, set_generator_states
@@ -134,7 +134,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError) as error:
+    except Exception as error:  # a pickle that somebody has changed makes torch raise anything
         raise _not_ours(path) from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise _not_ours(path)
@@ -147,6 +147,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if not isinstance(content[key], kind):
             got = type(content[key]).__name__
             raise CheckpointError(f"{path}: {key}: expected {kind.__name__}, got {got}: {_OTHER}.")
+    if isinstance(content["iteration"], bool) or not 0 <= content["iteration"] < 2**53:
+        raise CheckpointError(f"{path}: iteration: expected a number of iterations: {_OTHER}.")
+    for key, value in content["gaussians"].items():
+        if fault := tensor_fault(value):
+            raise CheckpointError(f"{path}: gaussians: {str(key)[:60]}: {fault}: {_OTHER}.")
     return {**content, "path": str(path)}
 
 
@@ -270,9 +275,11 @@ def _check_optimizer(path: str, state: TrainingState, payload: dict[str, Any]) -
     try:
         groups = [(group["name"], list(group["params"])) for group in saved["param_groups"]]
         moments = saved["state"]
+        if not isinstance(moments, dict):
+            raise TypeError(f"state: {type(moments).__name__}")
         names = [group["name"] for group in state.optimizer.param_groups]
         if [name for name, _ in groups] != names or any(len(members) != 1 for _, members in groups):
-            found = [name for name, _ in groups]
+            found = [" ".join(str(name).split())[:40] for name, _ in groups]
             raise CheckpointError(f"{path}: optimizer: expected groups {names}, got {found}: {_OTHER}.")
         for name, (index,) in groups:
             shape = payload["gaussians"][name].shape
@@ -282,7 +289,14 @@ def _check_optimizer(path: str, state: TrainingState, payload: dict[str, Any]) -
                     raise CheckpointError(
                         f"{path}: optimizer.{name}.{key}: expected {list(shape)}, got {got}: {_OTHER}."
                     )
-    except (KeyError, TypeError, AttributeError) as error:
+        for group, own in zip(saved["param_groups"], state.optimizer.param_groups, strict=True):
+            shape = payload["gaussians"][own["name"]].shape
+            fault = group_fault(group, own) or moments_fault(moments.get(group["params"][0], {}), shape)
+            if fault:
+                raise CheckpointError(f"{path}: optimizer: {own['name']}: {fault}: {_OTHER}.")
+    except CheckpointError:
+        raise
+    except Exception as error:  # values of a file that somebody has changed make anything raise
         raise CheckpointError(f"{path}: optimizer: not a state of one ({error!r}): {_OTHER}.") from error
 
 
@@ -297,12 +311,13 @@ def _load_parts(path: str, state: TrainingState, payload: dict[str, Any]) -> Non
         state.densifier.load_state_dict(payload["densifier"])
         part = "random"
         set_generator_states(payload["random"], state.generator)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, UserError) as error:
+    except Exception as error:  # values of a file that somebody has changed make anything raise
         state.sampler.load_state_dict(before["sampler"])
         state.densifier.load_state_dict(before["densifier"])
         set_generator_states(before["random"], state.generator)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # torch's have a stack below
         raise CheckpointError(
-            f"{path}: {part}: does not fit this run ({error}): train with the scene and options of the run, "
+            f"{path}: {part}: does not fit this run ({reason}): train with the scene and options of the run, "
             "or start anew with --overwrite."
         ) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from engine.checkpoint import checkpoint_path, load_checkpoint
+from engine.checkpoint import CheckpointError, checkpoint_path, load_checkpoint
 from engine.output import OutputFolder
 from errors import UserError
 from gaussian_model import Gaussians, load_ply
@@ -30,8 +30,12 @@ def load_iteration(folder: OutputFolder, iteration: int) -> Gaussians:
     ply = folder.point_cloud(iteration)
     if ply.is_file():
         return load_ply(ply)
-    payload = load_checkpoint(checkpoint_path(folder.checkpoints, iteration))
-    return Gaussians.from_tensors(payload["gaussians"])
+    path = checkpoint_path(folder.checkpoints, iteration)
+    payload = load_checkpoint(path)
+    try:
+        return Gaussians.from_tensors(payload["gaussians"])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: gaussians: {error}: use another checkpoint.") from error
 
 
 def load_finished(folder: OutputFolder, iteration: int = -1) -> tuple[int, Gaussians]:

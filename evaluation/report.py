@@ -118,14 +118,26 @@ def write_report(folder: Path, report: Report, iteration: int) -> None:
     for name, entry in (("results.json", report.mean.named()), ("per_view.json", per_view)):
         content = _read(folder / name)
         content[f"ours_{iteration}"] = entry
-        content["conventions"] = content.pop("conventions", {}) | report.conventions()
+        before = content.pop("conventions", {})
+        content["conventions"] = (before if isinstance(before, dict) else {}) | report.conventions()
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         write_bytes(folder / name, text.encode())
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """What the file holds, numbers that JSON does not know (NaN, infinity) as null; empty if it is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_null, parse_float=_finite)
+        json.dumps(content, indent=2)  # what is nested too deep to be written again is no report
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _null(name: str) -> None:
+    return None
+
+
+def _finite(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None

@@ -121,22 +121,25 @@ def copy_upright(photos: Sequence[Path], folder: Path) -> list[Photo]:
         taken.add(name.casefold())
         try:
             copied.append(_copy(path, folder / name))
-        except (UnidentifiedImageError, SyntaxError, ValueError) as error:
-            advice = "copy it again, or move it out of the folder"
-            if suffix in (".heic", ".heif"):
-                advice = "install the package pillow-heif (pip install pillow-heif), or convert it to JPEG"
-            bad.append(f"{path}: not a readable photograph ({error}): {advice}")
         except OSError as error:
             if error.errno is not None:  # the disk's own reason decides the exit code
                 raise
-            bad.append(
-                f"{path}: the picture is cut short or damaged ({error}): copy it again, or move it out of "
-                "the folder"
-            )
+            cut = "the picture is cut short or damaged"
+            what = "not a readable photograph" if isinstance(error, UnidentifiedImageError) else cut
+            bad.append(f"{path}: {what} ({error}): {_advice(suffix)}")
+        except Exception as error:  # of Pillow, a dozen kinds, at damaged bytes and huge sizes
+            why = str(error) or type(error).__name__
+            bad.append(f"{path}: not a readable photograph ({why}): {_advice(suffix)}")
     if bad:
         more = f"\nand {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
         raise UserError("\n".join(bad[:_TOLD]) + more)
     return copied
+
+
+def _advice(suffix: str) -> str:
+    if suffix in (".heic", ".heif"):
+        return "install the package pillow-heif (pip install pillow-heif), or convert it to JPEG"
+    return "copy it again, or move it out of the folder"
 
 
 def _copy(path: Path, target: Path) -> Photo:

@@ -184,7 +184,7 @@ def _kept(target: Path, digest: str) -> Converted | None:
         record = json.loads((target / RECORD).read_text("utf-8"))
         same = record["format"] == FORMAT and record["digest"] == digest
         warnings = tuple(map(str, record["warnings"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         if target.is_dir() and not any(target.iterdir()):
             return None
         raise UserError(

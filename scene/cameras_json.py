@@ -83,4 +83,9 @@ def _named_camera(entry: Values) -> NamedCamera:
     K[0, 0], K[1, 1] = entry.positive("fx"), entry.positive("fy")
     K[0, 2], K[1, 2] = entry.number("cx", width / 2), entry.number("cy", height / 2)
     camera = Camera(torch.from_numpy(viewmat).float(), torch.from_numpy(K).float(), width, height)
+    held = bool(camera.viewmat.isfinite().all() and camera.K.isfinite().all())
+    if not held or not bool((camera.K.diagonal() > 0).all()):
+        raise SceneError(
+            f"{entry.label('position')}, fx, fy, cx, cy: expected numbers that float32 holds; write it again"
+        )
     return NamedCamera(entry.text("img_name", ""), camera)

@@ -17,6 +17,8 @@ from scene.scene_error import SceneError
 
 Pixels = NDArray[np.uint8]
 
+MOST_PIXELS = 1 << 28
+"""Of one image: 268 million, more than any camera takes. A file that promises more is meant ill."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -67,6 +69,8 @@ def _decode(path: Path) -> Pixels:
         raise SceneError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     if not data:
         raise SceneError(f"{path}: the image file is empty; copy it again")
+    if promise := too_many_pixels(data):
+        raise SceneError(f"{path}: {promise}; copy it again, or scale it down")
     if _cut_short(data):
         raise SceneError(f"{path}: the image file is cut short; copy it again")
     try:
@@ -81,6 +85,17 @@ def _decode(path: Path) -> Pixels:
     if array.dtype != np.uint8:
         raise SceneError(f"{path}: expected 8 or 16 bits per channel, got {array.dtype}; convert it to PNG")
     return np.asarray(array, dtype=np.uint8)
+
+
+def too_many_pixels(data: bytes) -> str:
+    """What is wrong with the size that a PNG promises, before any of it is unpacked; empty if nothing is.
+
+    A few megabytes of this format can hold gigabytes of one colour.
+    """
+    if not data.startswith(_PNG) or len(data) < 24:
+        return ""
+    width, height = struct.unpack_from(">2I", data, 16)
+    return f"promises {width}x{height} pixels, which no camera takes" if width * height > MOST_PIXELS else ""
 
 
 def _cut_short(data: bytes) -> bool:

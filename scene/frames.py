@@ -77,11 +77,14 @@ class SceneModel:
     """What `alpha_mode = auto` means for this format."""
 
 
+_LONGEST_STEM = 220  # bytes; a file's name has 255, of which an ending and a write's temporary name take some
+
+
 def check_names(frames: list[Frame], where: str) -> None:
-    """Refuses two images of one name, of one output name, or of one file.
+    """Refuses two images of one name, of one output name, or of one file, and names too long to write.
 
     Raises:
-        SceneError: Naming the two.
+        SceneError: Naming the two, or the one.
     """
     for values in (
         Counter(frame.name for frame in frames),
@@ -91,3 +94,9 @@ def check_names(frames: list[Frame], where: str) -> None:
         twice = [value for value, count in values.items() if count > 1]
         if twice:
             raise SceneError(f"{where}: two images are called {twice[0]!r}; rename one in folder and model")
+    for frame in frames:
+        if len(output_stem(frame.name).encode("utf-8", "surrogatepass")) > _LONGEST_STEM:
+            raise SceneError(
+                f"{where}: image {frame.name[:80]!r}...: folders and name together are longer than a file's "
+                "name may be, and renders are named so; shorten them in folder and model"
+            )

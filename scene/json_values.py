@@ -102,7 +102,7 @@ class Values:
         value = self.get(key)
         try:
             array = np.array(value, dtype=np.float64)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise self._wrong(key, f"numbers {list(shape)}", value) from None
         if array.shape != shape:
             raise SceneError(
@@ -114,8 +114,16 @@ class Values:
 
     def _wrong(self, key: str, expected: str, value: object) -> SceneError:
         return SceneError(
-            f"{self.label(key)}: expected {expected}, got {str(value)[:60]!r}; re-export the file"
+            f"{self.label(key)}: expected {expected}, got {_shown(value)!r}; re-export the file"
         )
+
+
+def _shown(value: object) -> str:
+    """A value as text, short."""
+    try:
+        return str(value)[:60]
+    except ValueError:  # python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _finite(value: float) -> bool:

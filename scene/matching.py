@@ -14,6 +14,13 @@ from pathlib import Path, PureWindowsPath
 from scene.scene_error import SceneError
 from scene.view import IMAGE_SUFFIXES, strip_suffix
 
+_LONGEST, _LONGEST_PART = 2_000, 255
+"""Characters of a name, bytes of its parts: beyond them the system refuses to look for the file."""
+
+
+def _bytes(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))
+
 
 def check_name(name: str, where: str) -> None:
     """Refuses image names that point outside the images folder or cannot be a file name.
@@ -34,6 +41,8 @@ def check_name(name: str, where: str) -> None:
         problem = 'leads out of the images folder with ".."'
     elif not windows.parts:
         problem = "names no file"
+    elif len(name) > _LONGEST or any(_bytes(part) > _LONGEST_PART for part in windows.parts):
+        problem = "is longer than any file's"
     else:
         return
     raise SceneError(

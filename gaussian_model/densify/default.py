@@ -240,8 +240,11 @@ class DefaultDensifier:
         )
 
     def _clear(self, count: int, device: torch.device) -> None:
-        names = ["gradient", "count"] + (["screen_size"] if self.config.prune_screen_size > 0.0 else [])
-        self.statistics = {name: torch.zeros(count, device=device) for name in names}
+        self.statistics = {name: torch.zeros(count, device=device) for name in self._names()}
+
+    def _names(self) -> list[str]:
+        """Of the statistics that this configuration asks for."""
+        return ["gradient", "count"] + (["screen_size"] if self.config.prune_screen_size > 0.0 else [])
 
     def state_dict(self) -> dict[str, Any]:
         """See `Densifier.state_dict`."""
@@ -250,8 +253,15 @@ class DefaultDensifier:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Densifier.load_state_dict`; the statistics are copied to where the next meta lies."""
         check_strategy(state, "default")
+        saved = state["statistics"]
+        rows = {len(value) for value in saved.values()}
+        for name, value in saved.items():
+            if name not in self._names() or value.dtype != torch.float32 or value.dim() != 1 or len(rows) > 1:
+                raise ValueError(f"densifier state: {str(name)[:40]}: expected a statistic [N] float32")
+        if saved and set(saved) != set(self._names()):
+            raise ValueError(f"densifier state: expected {self._names()}, got {list(saved)}")
         self._stopped = bool(state["stopped"])
-        self.statistics = {name: value.clone() for name, value in state["statistics"].items()}
+        self.statistics = {name: value.clone() for name, value in saved.items()}
 
 
 def _highest(score: Tensor, candidates: Tensor, count: int) -> Tensor:

@@ -57,6 +57,11 @@ def test_every_kind_of_value_is_read(tmp_path):
     assert read("inner: {rate: 1e-4}", tmp_path).inner.rate == 1e-4  # text to YAML 1.1, for want of a dot
 
 
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(  # 9^8 values in 400 characters
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -84,6 +89,14 @@ def test_every_kind_of_value_is_read(tmp_path):
         ("count: [", "not valid YAML"),
         ("count: 1\ncount: 2", "'count' is given twice .line 2"),
         ("x: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("count: 2001-99-99", "not valid YAML .month must be in"),
+        ("count: !!int x", "not valid YAML"),
+        ("count: " + "[" * 3000, "not valid YAML"),
+        ("count: " + "9" * 5000, "not valid YAML"),
+        ("inner: {rate: 1" + "0" * 400 + "}", r"inner\.rate: expected a number, got one beyond 1e308"),
+        ("inner: &a {rate: 1, inner: *a}", "sections without end"),
+        (LAUGHS, "sections without end"),
+        ("flag: 0x" + "f" * 5000, "flag: expected true or false, got a number of thousands of digits"),
     ],
 )
 def test_a_mistake_names_the_file_the_key_and_what_came(text, message, tmp_path):
@@ -96,6 +109,15 @@ def test_a_value_that_a_room_refuses_names_the_file_and_the_section(tmp_path):
     path.write_text("densify: {every: 0}")
     with pytest.raises(ConfigError, match=r"a\.yaml: densify\.every: expected at least 1"):
         load_preset(str(path))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "n\0ul", "~nobody-of-this-name/x.yaml", "a/" * 3000 + "b"])
+def test_names_that_no_file_can_have_are_no_preset(name, tmp_path):
+    with pytest.raises(ConfigError, match="no preset or file"):
+        load_preset(name)
+    (tmp_path / "a.yaml").write_text(f'begins_with: "{name}"'.replace("\0", "\\0"))
+    with pytest.raises(ConfigError, match=r"a\.yaml: begins_with: no preset or file"):
+        load_preset(str(tmp_path / "a.yaml"))
 
 
 def test_files_that_are_no_text_or_not_there_are_named(tmp_path):

@@ -71,6 +71,8 @@ def test_confidence_files_may_be_named_otherwise_by_a_mapping(scene, tmp_path):
         (json.dumps({scene.train[0].name: "gone.npy"}), "no such file"),
         (json.dumps({scene.train[0].name: "../x1.npy"}), "is not in"),
         (json.dumps({scene.train[0].name: "a\0b.npy"}), "null character"),
+        (json.dumps({scene.train[0].name: "x" * 9000}), "expected a file name"),
+        (json.dumps({scene.train[0].name: "\ud800.npy"}), "expected a file name"),
     ):
         mapping.write_text(content)
         with pytest.raises(UserError, match=words):

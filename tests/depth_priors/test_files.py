@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import unicodedata
+import zipfile
 from dataclasses import replace
 
 import cv2
@@ -366,3 +368,37 @@ def test_a_number_out_of_all_proportion_counts_as_unknown(tmp_path):
     prior = _one(tmp_path)
     assert float(prior.confidence[2, 3]) == 0 and float(prior.value.max()) <= 2
     assert int((prior.confidence == 0).sum()) == 1
+
+
+def test_numbers_that_float32_cannot_turn_over_count_as_unknown(tmp_path, caplog):
+    depth = _ramp()
+    depth[2, 3] = 1e-42  # a depth by which one over it is infinite
+    np.save(tmp_path / "a.npy", depth)
+    prior = _one(tmp_path)
+    assert prior.inverse().isfinite().all() and int((prior.confidence == 0).sum()) == 1
+    (tmp_path / "a.npy").unlink()
+    cv2.imwrite(str(tmp_path / "a.png"), (1000 * _ramp()).astype(np.uint16))
+    (tmp_path / "depth_params.json").write_text('{"a": {"scale": 1e300, "offset": 0}}')
+    prior = _one(tmp_path)
+    assert prior is None or (prior.value.isfinite().all() and not prior.confidence.any())
+
+
+def test_an_archive_of_something_else_than_arrays_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("depth", b"no array")
+    with pytest.raises(UserError, match=r"a\.npz: cannot read the map \('depth' in it is no array\)"):
+        read_depth(tmp_path / "a.npz")
+
+
+def test_a_map_that_would_fill_the_memory_is_refused_before_it_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("depth.npy", "w") as member:  # 1.1 GiB of zeros in a megabyte
+            for _ in range(1100):
+                member.write(bytes(1 << 20))
+    with pytest.raises(UserError, match=r"a\.npz: cannot read the map \(it unpacks to 1\.1 GiB"):
+        read_depth(tmp_path / "a.npz")
+    png = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes())
+    png[16:24] = struct.pack(">2I", 40_000, 40_000)
+    (tmp_path / "a.png").write_bytes(png)
+    with pytest.raises(UserError, match=r"a\.png: cannot read the map \(promises 40000x40000 pixels"):
+        read_depth(tmp_path / "a.png")

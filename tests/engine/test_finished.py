@@ -37,3 +37,16 @@ def test_what_is_not_there_is_said(folder, tmp_path):
         load_finished(folder, 4)
     with pytest.raises(UserError, match=r"of any iteration, got those of iterations: none;"):
         load_finished(OutputFolder(tmp_path / "nowhere"))
+
+
+def test_a_checkpoint_of_other_gaussians_is_named(folder):
+    path = checkpoint_path(folder.checkpoints, 20)
+    whole = path.read_bytes()
+    content = torch.load(path, weights_only=True)
+    content["gaussians"]["shN"] = torch.zeros(7, 2, 3)
+    torch.save(content, path)
+    try:
+        with pytest.raises(UserError, match=r"iteration_20\.pt: gaussians: shN: expected 0, 3, 8"):
+            load_finished(folder, 20)
+    finally:
+        path.write_bytes(whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -84,3 +85,90 @@ def test_another_strategy_or_number_of_views_is_refused(tmp_path):
     fewer.sampler = ViewSampler(VIEWS - 1, fewer.generator)
     with pytest.raises(CheckpointError, match="sampler: does not fit"):
         restore(fewer, load_checkpoint(path))
+
+
+def _group(**changes):
+    return lambda c: c["optimizer"]["param_groups"][0].update(changes)
+
+
+def _moments(**changes):
+    return lambda c: c["optimizer"]["state"][0].update(changes)
+
+
+def _of_means(make):
+    return lambda c: c["optimizer"]["state"][0].update(exp_avg=make(c["gaussians"]["means"]))
+
+
+ODD = {
+    "a group without rates": (
+        lambda c: c["optimizer"]["param_groups"][0].pop("betas"),
+        "means: betas is missing",
+    ),
+    "a rate that is none": (_group(lr="fast"), "means: lr: expected one like"),
+    "an infinite rate": (_group(eps=math.inf), "means: eps: expected one like"),
+    "betas of one number": (_group(betas=[0.9]), "means: betas: expected one like"),
+    "parameters by name": (_group(params=["means"]), "means: params: expected whole numbers"),
+    "groups in a tensor": (lambda c: c["optimizer"].update(param_groups=torch.ones(6)), "optimizer: "),
+    "moments in a list": (lambda c: c["optimizer"].update(state=[]), "optimizer: not a state of one"),
+    "a generator of other bytes": (
+        lambda c: c["random"].update(generator=torch.full_like(c["random"]["generator"], 200)),
+        r"random: does not fit this run \([^\n]*$",
+    ),
+    "half of the moments": (
+        lambda c: c["optimizer"]["state"][0].pop("exp_avg_sq"),
+        "means: expected exp_avg,",
+    ),
+    "moments as text": (_moments(exp_avg="x"), "means: exp_avg: expected a tensor, got str"),
+    "a lone moment": (_moments(exp_avg=torch.zeros(())), r"means: exp_avg: expected \[\d+, 3\], got \[\]"),
+    "moments in double": (
+        _of_means(lambda means: torch.zeros(len(means), 3).double()),
+        "means: exp_avg: expected a dense float32",
+    ),
+    "moments without memory": (
+        _of_means(lambda means: torch.zeros(1, 1).expand(len(means), 3)),
+        "means: exp_avg: expected a dense",
+    ),
+    "updates without end": (_moments(step=torch.tensor(math.nan)), "means: step: expected a number"),
+    "sparse Gaussians": (
+        lambda c: c["gaussians"].update(quats=torch.zeros(N, 4).to_sparse()),
+        "gaussians: quats",
+    ),
+    "Gaussians elsewhere": (
+        lambda c: c["gaussians"].update(quats=torch.zeros(N, 4, device="meta")),
+        "gaussians: quats: expected a dense",
+    ),
+    "Gaussians of whole numbers": (
+        lambda c: c["gaussians"].update(means=torch.zeros(N, 3, dtype=torch.int64)),
+        "gaussians: means",
+    ),
+    "iterations below 0": (lambda c: c.update(iteration=-1), "iteration: expected"),
+    "a switch of iterations": (lambda c: c.update(iteration=True), "iteration: expected"),
+    "another statistic": (
+        lambda c: c["densifier"]["statistics"].update(x=torch.zeros(N)),
+        "densifier: does not",
+    ),
+    "statistics of two lengths": (
+        lambda c: c["densifier"]["statistics"].update(count=torch.zeros(3)),
+        "densifier: does not",
+    ),
+    "half of the statistics": (lambda c: c["densifier"]["statistics"].pop("count"), "densifier: does not"),
+    "a stack of no numbers": (lambda c: c["sampler"].update(stack=[2**70, math.inf]), "sampler: does not"),
+}
+"""What a file may hold whose sums are right: how it is changed, and what is said of it."""
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_a_value_of_another_kind_is_named_before_the_run_takes_it(tmp_path, case):
+    change, message = ODD[case]
+    path, state = checkpoint_path(tmp_path, 7), real_state("default")
+    train(state, 7)
+    save_checkpoint(path, state, {})
+    content = torch.load(path, weights_only=True)
+    assert content["densifier"]["statistics"], "there is something to change"
+    change(content)
+    torch.save(content, path)
+    other = real_state("default", seed=1)
+    before = everything(other)
+    with pytest.raises(CheckpointError, match=rf"iteration_7\.pt: .*{message}"):
+        restore(other, load_checkpoint(path))
+    assert tree_equal(everything(other), before)

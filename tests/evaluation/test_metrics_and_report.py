@@ -165,6 +165,20 @@ def test_a_damaged_results_file_is_replaced(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["ours_1"]["PSNR"] is None
 
 
+def test_a_results_file_of_odd_values_is_added_to_or_replaced(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text('{"ours_1": {"PSNR": NaN, "SSIM": 1e999, "LPIPS": 0.5}, "conventions": [3]}')
+    write_report(tmp_path, Report({"a": Scores(20.0, 0.5, None, 4.0)}), 2)
+    results = json.loads(path.read_text())
+    assert (
+        results["ours_1"] == {"PSNR": None, "SSIM": None, "LPIPS": 0.5} and results["ours_2"]["PSNR"] == 20.0
+    )
+    assert "PSNR" in results["conventions"]
+    path.write_text('{"ours_1": ' + "[" * 100_000)
+    write_report(tmp_path, Report({"a": Scores(20.0, 0.5, None, 4.0)}), 2)
+    assert "ours_1" not in json.loads(path.read_text())
+
+
 def test_the_table_has_a_row_per_view_and_the_mean():
     report = Report({"a": Scores(20.0, 0.5, 0.25, 4.0), "b": Scores(30.0, 0.7, 0.35, 4.0)}, lpips_reason="")
     lines = report.table("test", views=True).splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,17 @@ def test_size_and_focal_length_tell_lenses_apart(tmp_path):
     assert a == b and len({a, c, d}) == 3
 
 
+HUGE = b"BM" + struct.pack("<3I", 54, 0, 54) + struct.pack("<3I2H6I", 40, 60_000, 60_000, 1, 24, *[0] * 6)
+"""A bitmap of 54 bytes that promises ten gigabytes of pixels."""
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.jpg", b"no picture", r"a\.jpg: not a readable photograph"),
         ("a.heic", b"no picture", r"a\.heic: not a readable photograph.*pillow-heif"),
         ("a.jpg", None, r"a\.jpg: the picture is cut short or damaged"),
+        ("a.bmp", HUGE, r"a\.bmp: not a readable photograph .*decompression bomb"),
     ],
 )
 def test_a_damaged_photograph_is_named(tmp_path, name, content, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import cv2
@@ -128,6 +129,14 @@ def test_a_cut_photograph_with_a_whole_thumbnail_is_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     with pytest.raises(SceneError, match="cut short"):
         read_image(tmp_path / "a.jpg")
+
+
+def test_a_png_that_promises_more_pixels_than_any_camera_takes_is_refused(tmp_path):
+    data = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes())
+    data[16:24] = struct.pack(">2I", 20_000, 20_000)
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(SceneError, match=r"a\.png: promises 20000x20000 pixels"):
+        read_image(tmp_path / "a.png")
 
 
 def test_text_and_float_images_are_refused(tmp_path):

@@ -77,6 +77,18 @@ def test_names_that_leave_the_folder_are_refused(name):
         check_name(name, "images.bin")
 
 
+@pytest.mark.parametrize("name", ["x" * 256, "a/" * 1100 + "b.png", "\ud800" * 90 + "/b.png"])
+def test_names_that_no_file_can_have_are_refused(name):
+    with pytest.raises(SceneError, match=r"images\.bin: image name .* is longer than any file's"):
+        check_name(name, "images.bin")
+
+
+def test_a_name_whose_renders_could_not_be_named_is_refused_before_training(make_scene):
+    long = "/".join(["a" * 120, "b" * 120, "c.png"])
+    with pytest.raises(SceneError, match=r"image 'a+'\.\.\.: folders and name together are longer"):
+        load_scene(make_scene([long, "d.png"]), SceneConfig())
+
+
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "..a/b..png", "a b.png", "a\\b.png", "./a.png"])
 def test_names_that_stay_in_the_folder_are_allowed(name):
     check_name(name, "images.bin")

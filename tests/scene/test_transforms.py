@@ -170,9 +170,10 @@ def test_the_named_point_cloud_is_read(tmp_path):
     scene = load_scene(_write(tmp_path, ply_file_path="points.ply"), SceneConfig())
     assert scene.points.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
     torch.testing.assert_close(scene.points.rgb[0], torch.tensor([1.0, 0.0, 0.2]))  # float32
-    (tmp_path / "points.ply").write_text(header + "end_header\n1 2")
-    with pytest.raises(SceneError, match=r"points\.ply"):
-        load_scene(tmp_path, SceneConfig())
+    for damaged in ("1 2", "1 2 3 256 0 51\n4 5 6 0 0 0\n", f"1 2 3 {'9' * 30} 0 51\n4 5 6 0 0 0\n"):
+        (tmp_path / "points.ply").write_text(header + "end_header\n" + damaged)
+        with pytest.raises(SceneError, match=r"points\.ply"):
+            load_scene(tmp_path, SceneConfig())
     (tmp_path / "points.ply").unlink()
     assert len(load_scene(tmp_path, SceneConfig()).points) == 0
 

@@ -223,6 +223,8 @@ def test_cameras_json_of_other_programs_has_a_central_principal_point(tmp_path):
         ("fx", 0),
         ("width", "8"),
         ("position", None),
+        ("position", [0, 0, 1e39]),
+        ("position", [0, 0, 10**400]),
     ],
 )
 def test_a_wrong_cameras_json_names_entry_and_key(tmp_path, key, value):
@@ -240,7 +242,15 @@ def test_a_wrong_cameras_json_names_entry_and_key(tmp_path, key, value):
         read_cameras_json(path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]"])
+def test_a_focal_length_that_float32_rounds_to_nothing_is_refused(tmp_path):
+    entry = {"width": 8, "height": 6, "position": [1, 2, 3], "fy": 5.0, "fx": 1e-60}
+    path = tmp_path / "cameras.json"
+    path.write_text(json.dumps([entry | {"rotation": np.eye(3).tolist()}]))
+    with pytest.raises(SceneError, match=r"\[0\]: position, fx, fy, cx, cy: expected numbers that float32"):
+        read_cameras_json(path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", f'[{{"width": {"9" * 5000}}}]', "[" * 9000])
 def test_text_that_is_no_camera_list_is_refused(tmp_path, text):
     (tmp_path / "cameras.json").write_text(text)
     with pytest.raises(SceneError, match=r"cameras\.json"):

@@ -1,0 +1,21 @@
+"""All parsers that are fuzzed, by name."""
+
+from __future__ import annotations
+
+from errors import UserError
+from stress import fuzz_maps, fuzz_runs, fuzz_scenes
+from stress.fuzz_parser import Parser
+
+PARSERS: tuple[Parser, ...] = (*fuzz_scenes.PARSERS, *fuzz_maps.PARSERS, *fuzz_runs.PARSERS)
+
+
+def parser_named(name: str) -> Parser:
+    """The parser of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    for parser in PARSERS:
+        if parser.name == name:
+            return parser
+    raise UserError(f"--parsers: {name}: expected some of {', '.join(p.name for p in PARSERS)}: name them")
