@@ -90,7 +90,7 @@ def load_views(
         )
     finally:
         pool.shutdown(cancel_futures=True)
-    if bad := [str(why) for why in found if isinstance(why, SceneError)]:
+    if bad := list(dict.fromkeys(str(why) for why in found if isinstance(why, SceneError))):
         more = f"\nand {len(bad) - _LISTED} more images" if len(bad) > _LISTED else ""
         raise SceneError("\n".join(bad[:_LISTED]) + more)
     views = [view for view in found if isinstance(view, View)]

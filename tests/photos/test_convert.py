@@ -110,7 +110,7 @@ def test_blank_photographs_are_told_from_lone_ones(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     for i in range(3):
-        cv2.imwrite(str(folder / f"{i}.png"), np.full((120, 160, 3), 90, np.uint8))
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((120, 160, 3), 90 + i, np.uint8))
     with pytest.raises(UserError, match="hardly any detail"):
         convert(folder, folder / "colmap", QUICK, threads=2, quiet=True)
 

@@ -163,7 +163,7 @@ def test_random_and_flipped_bytes_never_do_worse_than_a_one_line_error(make_scen
             try:
                 load_scene(source, SceneConfig())
             except SceneError as error:
-                assert "\n" not in str(error)
+                assert str(error).count("\n") <= 5  # a line for each bad image, of which five are told
                 refused += 1
             path.write_bytes(whole)
     assert refused > 40  # of 200; the others hit a value that may be anything, such as a colour
