@@ -39,6 +39,7 @@ from engine import (
     checkpoint_path,
     claim_output,
     device_for,
+    end_at_once,
     generators_kept,
     hear,
     is_due,
@@ -94,6 +95,8 @@ def main() -> None:
         hear(parsed.config.log_level if place.leads else "error")
         backend = resolve_backend(parsed.config.backend)
     set_threads(parsed.config.threads or usual_threads(place))
+    if place.size > 1:
+        end_at_once()
     with form_team(place, device_for(backend)) as team:
         run(parsed, backend, team)
 

@@ -50,6 +50,7 @@ _NO_MEMORY = (
     *("can't start new thread", "failed to map segment"),  # of python, and of the loader of libraries
 )
 _FACTS = "_run_facts"
+_AT_ONCE: list[bool] = []
 
 
 class Stopped(BaseException):
@@ -151,7 +152,19 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     except BaseException as error:
         code = _report(error)
     sys.stdout.flush()
+    if _AT_ONCE:
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def end_at_once() -> None:
+    """Lets `run_command` end the process without python's own clean-up.
+
+    For processes that are connected: gloo's threads hold tensors, and one that lets go of its own while
+    python is being taken down aborts the process (SIGABRT) after all its work is done.
+    """
+    _AT_ONCE.append(True)
 
 
 def _fail_in_a_thread(what: threading.ExceptHookArgs) -> None:
