@@ -11,7 +11,6 @@ Each step below is one call into a room (folder) of the same name.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
@@ -76,7 +75,7 @@ from losses import (
 from native import cache_folder, set_threads
 from photos import scene_of
 from rasterizer import resolve_backend
-from replicas import ALONE, Place, Sums, Team, form_team, mute_parsing, place_of
+from replicas import ALONE, Place, Sums, Team, form_team, mute_parsing, place_of, usable_cores
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
 from scene.geometry import is_forward_facing
 from showing import compare, describe, finish, say_skipped, show, show_knowledge
@@ -146,8 +145,7 @@ def usual_threads(place: Place) -> int:
     """CPU threads where none are asked for: all cores, or this process's share of them."""
     if place.size == 1:
         return torch.get_num_threads()
-    known = getattr(os, "sched_getaffinity", None)
-    return place.threads(len(known(0)) if known else os.cpu_count() or 1)
+    return place.threads(usable_cores())
 
 
 def with_batch(config: Config, parsed: Parsed, team: Team) -> Config:

@@ -6,8 +6,6 @@ goes on where it was.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import math
 import shutil
@@ -28,9 +26,8 @@ from benchmarks.measure import machine, table
 from benchmarks.quality_cells import Cell, find_cells
 from benchmarks.quality_figures import figures, markdown, means_of, rows_of, side_by_side
 from benchmarks.quality_sheets import keep_pictures, write_sheets
+from engine import end_with_parent
 from errors import UserError
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass
@@ -121,7 +118,7 @@ def _train(cell: Cell, folder: Path, options: Options) -> dict[str, Any]:
     """Figures of one training, or its error; its pictures go beside the results."""
     start = time.perf_counter()
     done = subprocess.run(
-        cell.command(folder), capture_output=True, text=True, check=False, preexec_fn=_end_with_parent
+        cell.command(folder), capture_output=True, text=True, check=False, preexec_fn=end_with_parent
     )
     if done.returncode != 0:
         lines = [line.strip(" │") for line in done.stderr.splitlines() if any(c.isalnum() for c in line)]
@@ -147,13 +144,6 @@ def _train(cell: Cell, folder: Path, options: Options) -> dict[str, Any]:
     if not options.keep:
         shutil.rmtree(folder)
     return found
-
-
-def _end_with_parent() -> None:
-    """Called in a child: has it stopped where the benchmark is killed (on Linux only)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _read(path: Path) -> dict[str, Any]:

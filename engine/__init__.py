@@ -15,7 +15,15 @@ from engine.checkpoint import (
     restore,
     save_checkpoint,
 )
-from engine.command import DISK_FULL, Stopped, StopRequest, add_facts, end_at_once, run_command
+from engine.command import (
+    DISK_FULL,
+    Stopped,
+    StopRequest,
+    add_facts,
+    end_at_once,
+    end_with_parent,
+    run_command,
+)
 from engine.device import device_for
 from engine.finished import load_finished, load_iteration, saved_iterations
 from engine.finite import Guard, NotFinite
@@ -44,6 +52,7 @@ __all__ = [
     "claim_output",
     "device_for",
     "end_at_once",
+    "end_with_parent",
     "generators_kept",
     "hear",
     "is_due",

@@ -18,6 +18,8 @@ context managers that know them call `add_facts` as it passes.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import shlex
@@ -50,6 +52,7 @@ _NO_MEMORY = (
     *("can't start new thread", "failed to map segment"),  # of python, and of the loader of libraries
 )
 _FACTS = "_run_facts"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _AT_ONCE: list[bool] = []
 
 
@@ -165,6 +168,16 @@ def end_at_once() -> None:
     python is being taken down aborts the process (SIGABRT) after all its work is done.
     """
     _AT_ONCE.append(True)
+
+
+def end_with_parent() -> None:
+    """Called in a child before it runs its program: the system sends it SIGTERM when its parent has ended.
+
+    On Linux; elsewhere it does nothing.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _fail_in_a_thread(what: threading.ExceptHookArgs) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -13,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from engine import end_with_parent
+from replicas import usable_cores
+
 ROOT = Path(__file__).resolve().parent.parent
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _READ = 64 << 10  # bytes of a log's end in which the reason is looked for
 _OF_A_TEAM = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
 _OF_TORCHRUN = ("MASTER_", "TORCHELASTIC_", "ROLE_", "GROUP_")
@@ -36,8 +37,7 @@ def may_pass(code: int) -> bool:
 
 def cores() -> int:
     """CPU cores that this process may use."""
-    known = getattr(os, "sched_getaffinity", None)
-    count = len(known(0)) if known else os.cpu_count() or 1
+    count = usable_cores()
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")  # not every cluster binds a task to what it was given
     return min(count, int(given)) if given.isdecimal() and int(given) > 0 else count
 
@@ -87,14 +87,8 @@ def start(command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]
         stderr=subprocess.STDOUT,
         env=dict(environment),
         start_new_session=True,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call
     )
-
-
-def _end_with_parent() -> None:
-    """Called in the child."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def reason(log: Path, begun_at: int, code: int) -> str:

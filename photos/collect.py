@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from atomic import file_digest
 from errors import UserError
 
 READABLE = frozenset((".jpg", ".jpeg", ".png"))
@@ -86,9 +86,9 @@ def without_copies(photos: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: they are all the same.
     """
-    firsts: dict[bytes, Path] = {}
+    firsts: dict[str, Path] = {}
     for path in photos:
-        digest = hashlib.sha256(path.read_bytes()).digest()
+        digest = file_digest(path)
         if digest in firsts:
             _log.warning("%s: the same file as %s: left out", path, firsts[digest].name)
         firsts.setdefault(digest, path)

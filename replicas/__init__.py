@@ -10,7 +10,7 @@ the same step, and on the CPU the very step that one process alone takes with th
 
 from __future__ import annotations
 
-from replicas.place import Place, mute_parsing, place_of
+from replicas.place import Place, mute_parsing, place_of, usable_cores
 from replicas.sums import Sums
 from replicas.team import ALONE, ReplicaLost, ReplicasDiffer, Team, form_team
 
@@ -24,4 +24,5 @@ __all__ = [
     "form_team",
     "mute_parsing",
     "place_of",
+    "usable_cores",
 ]

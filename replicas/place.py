@@ -39,6 +39,12 @@ class Place:
         return f"process {self.rank} of 0 to {self.size - 1}"
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    known = getattr(os, "sched_getaffinity", None)
+    return len(known(0)) if known else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def mute_parsing(place: Place) -> Iterator[None]:
     """A block that says the same in all processes of a machine: only the first of them is heard.
