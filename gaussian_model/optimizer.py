@@ -40,6 +40,9 @@ class OptimConfig:
     """Rate of the view-dependent colour."""
     opacities_lr: float = 0.05
     """Rate of the logit-opacities."""
+    opacities_lr_final: float | None = None
+    """Rate of the logit-opacities at the last iteration, log-linearly from the first; none = as `decay` has
+    it. Where opacities fade (--regularise.opacity_decay), a rate that falls cannot hold them at the end."""
     scales_lr: float = 5e-3
     """Rate of the log-scales."""
     quats_lr: float = 1e-3
@@ -65,6 +68,11 @@ class OptimConfig:
         for name in ("sh0_lr", "shN_lr", "opacities_lr", "scales_lr", "quats_lr"):
             if not getattr(self, name) >= 0.0:
                 raise UserError(f"{name}: expected a rate of at least 0, got {getattr(self, name)}")
+        if (final := self.opacities_lr_final) is not None and not (final > 0.0 and self.opacities_lr > 0.0):
+            raise UserError(
+                "opacities_lr_final: expected a positive rate after a positive opacities_lr, got "
+                f"{final} after {self.opacities_lr}"
+            )
         if not 0.0 < self.decay <= 1.0:
             raise UserError(f"decay: expected a factor above 0, up to 1, got {self.decay}")
         if self.sh_degree_interval < 0:
@@ -157,7 +165,10 @@ def set_learning_rates(
         if name == "means":
             rate = means_learning_rate(config, extent, iteration, iterations)
         else:
-            rate = getattr(config, f"{name}_lr") * config.decay ** (iteration / max(iterations, 1))
+            first = getattr(config, f"{name}_lr")
+            final = config.opacities_lr_final if name == "opacities" else None
+            fall = config.decay if final is None else final / first
+            rate = first * fall ** (iteration / max(iterations, 1))
         group["lr"] = rate * math.sqrt(views)
         group["betas"] = (BETAS[0] ** views, BETAS[1] ** views)
 

@@ -149,6 +149,21 @@ def test_the_rate_of_the_positions_falls_log_linearly_and_the_others_stay():
     assert math.isfinite(means_learning_rate(config, 1.0, 0, 0))
 
 
+def test_the_rates_of_all_but_the_positions_fall_by_the_factor_and_that_of_opacities_to_its_own_end():
+    gaussians = random_gaussians(2)
+    for config, opacities in (
+        (OptimConfig(decay=0.25), 0.025),
+        (OptimConfig(decay=0.25, opacities_lr_final=0.05), 0.05),
+        (OptimConfig(decay=0.25, opacities_lr_final=0.2), 0.1),
+    ):
+        optimizer = GaussianAdam(gaussians, config, 3.0)
+        set_learning_rates(optimizer, config, 3.0, 500, 1000)
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        assert rates["opacities"] == pytest.approx(opacities, rel=1e-12)  # half way: the geometric mean
+        assert rates["scales"] == pytest.approx(5e-3 / 2, rel=1e-12)
+        assert rates["means"] == pytest.approx(3 * 1.6e-5, rel=1e-12)
+
+
 def test_rates_grow_with_the_root_of_the_batch_where_that_is_wished():
     config = OptimConfig(batch_rule="sqrt")
     plain, batch = (GaussianAdam(random_gaussians(2), config, 3.0) for _ in range(2))
@@ -167,7 +182,17 @@ def test_one_more_sh_degree_per_interval():
     assert active_sh_degree(OptimConfig(sh_degree_interval=0), 1, 2) == 2
 
 
-@pytest.mark.parametrize("bad", [{"means_lr_final": 0.0}, {"quats_lr": -1.0}, {"sh_degree_interval": -1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"means_lr_final": 0.0},
+        {"quats_lr": -1.0},
+        {"decay": 0.0},
+        {"opacities_lr_final": 0.0},
+        {"opacities_lr_final": 0.05, "opacities_lr": 0.0},
+        {"sh_degree_interval": -1},
+    ],
+)
 def test_rates_that_cannot_be_are_refused(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         OptimConfig(**bad)
