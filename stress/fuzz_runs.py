@@ -20,10 +20,11 @@ from exporting.source import load_source
 from reporting import write_page
 from reporting.events import read_events
 from stress.fuzz_containers import in_records
+from stress.fuzz_headers import in_ply
 from stress.fuzz_maps import some_gaussians
-from stress.fuzz_mutations import Mutator, damaged, regrown, reworded
+from stress.fuzz_mutations import Mutator, regrown
+from stress.fuzz_options import reoptioned
 from stress.fuzz_parser import Parser, Seed, expect
-from stress.fuzz_states import YAML_TRAPS
 
 
 @cache
@@ -128,7 +129,7 @@ def _run_seeds(work: Path) -> list[Seed]:
     files[f"run/{_EVENTS}"] = _event_bytes()
     files["run/test/ours_20/renders/view_000.png"] = cv2.imencode(".png", np.zeros((6, 8, 3)))[1].tobytes()
     aims: dict[str, Mutator] = {name: regrown for name in files if name.endswith(".json")}
-    aims |= {"run/config.yaml": reworded(YAML_TRAPS), f"run/{_EVENTS}": in_records}
+    aims |= {"run/config.yaml": reoptioned, f"run/{_EVENTS}": in_records}
     return [Seed(files, aims)]
 
 
@@ -169,7 +170,7 @@ def _source_seeds(work: Path) -> list[Seed]:
     aims = {name: how for name, how in seed.aims.items() if name in ("run/config.yaml", "run/cameras.json")}
     files = {name: data for name, data in seed.files.items() if name in aims}
     name = "run/point_cloud/iteration_20/point_cloud.ply"
-    return [Seed({**files, name: ply}, {**aims, name: damaged})]
+    return [Seed({**files, name: ply}, {**aims, name: in_ply})]
 
 
 def _read_source(folder: Path) -> None:

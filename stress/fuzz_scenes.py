@@ -23,11 +23,13 @@ from scene.poses import ROTATION_TOLERANCE
 from scene.synthetic import write_synthetic_scene
 from scene.view import View
 from stress.fuzz_containers import in_png
-from stress.fuzz_mutations import damaged, regrown, reworded
+from stress.fuzz_headers import in_ply, in_tiff
+from stress.fuzz_mutations import Mutator, damaged, regrown, reworded
 from stress.fuzz_parser import Parser, Seed, contents, expect
 
 WIDTH, HEIGHT, VIEWS = 24, 18, 3
 _LONGEST_NAME = 255  # bytes of a file name on every common disk
+_INSIDE: dict[str, Mutator] = {".png": in_png, ".tif": in_tiff}
 _MODEL = ("cameras", "images", "points3D", "rigs", "frames")
 
 
@@ -141,7 +143,7 @@ def _transforms(work: Path) -> list[Seed]:
             scene[name] = json.dumps(part).encode()
         aims: dict[str, Any] = {f"scene/{name}": regrown for name in names}
         if content is plain:
-            aims["scene/points.ply"] = damaged
+            aims["scene/points.ply"] = in_ply
         seeds.append(Seed({f"scene/{name}": data for name, data in scene.items()}, aims))
     return seeds
 
@@ -186,7 +188,7 @@ def _images(work: Path) -> list[Seed]:
         except cv2.error:  # a format that this OpenCV was built without
             continue
         if done:
-            how = in_png if end == ".png" else damaged
+            how = _INSIDE.get(end, damaged)
             refused = pixels.dtype == np.float32
             seeds.append(Seed({f"image{end}": data.tobytes()}, {f"image{end}": how}, refused))
     return seeds
@@ -213,8 +215,7 @@ def _photographs(work: Path) -> list[Seed]:
         exif.get_ifd(0x8769).update({0x920A: 35.0, 0xA405: 50})
         options = {} if end == ".bmp" else {"exif": exif.tobytes()}
         image.save(data, {"jpg": "JPEG", "tif": "TIFF"}.get(end[1:], end[1:].upper()), **options)
-        mutator = in_png if end == ".png" else damaged
-        seeds.append(Seed({f"photo{end}": data.getvalue()}, {f"photo{end}": mutator}))
+        seeds.append(Seed({f"photo{end}": data.getvalue()}, {f"photo{end}": _INSIDE.get(end, damaged)}))
     return seeds
 
 
