@@ -29,7 +29,7 @@ _ROOM = 256 << 20  # bytes; what is read is a few KiB, what libraries say of it 
 
 
 def in_blocks(jobs: Sequence[Job], processes: int = 1) -> list[list[Job]]:
-    """Jobs cut to at most 500 inputs, and gathered to blocks of at most 20,000, for each process two or more."""
+    """Jobs cut to at most 500 inputs, gathered to blocks of at most 20,000, for each process two or more."""
     total = sum(last - first for _, first, last in jobs)
     most = min(_BLOCK, max(_JOB, -(-total // (2 * processes)))) if processes > 1 else _BLOCK
     blocks: list[list[Job]] = [[]]

@@ -110,11 +110,13 @@ def _rebuilt(path: Path) -> Mutator:
     return mutate
 
 
-def _leaves(tree: Any) -> Any:
+def _leaves(tree: Any, above: tuple[int, ...] = ()) -> Any:
+    if id(tree) in above:  # a value within itself, put there by the change before
+        return
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         yield tree, key
-        yield from _leaves(value)
+        yield from _leaves(value, (*above, id(tree)))
 
 
 def _other_tensor(rng: Random, value: torch.Tensor) -> torch.Tensor:
