@@ -10,13 +10,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.lib.recfunctions
 import torch
 
 from depth_priors import DepthConfig, MapCache
 from depth_priors.confidence import file_confidence
 from depth_priors.files import file_priors
 from depth_priors.point_file import read_points
+from exporting.compressed_ply import encode
 from exporting.source import load_source
+from exporting.splats import Splats
 from gaussian_model import Gaussians, load_ply, save_ply
 from scene import Camera, View
 from stress.fuzz_containers import in_archive, in_png
@@ -182,7 +185,7 @@ def check_gaussians(gaussians: Gaussians) -> None:
 
 
 def _gaussian_seeds(work: Path) -> list[Seed]:
-    from plyfile import PlyData
+    from plyfile import PlyData, PlyElement
 
     contents = []
     for rest in (0, 3, 8):
@@ -194,6 +197,14 @@ def _gaussian_seeds(work: Path) -> list[Seed]:
         for key, value in options.items():
             setattr(ply, key, value)
         ply.write(str(work / "other.ply"))
+        contents.append((work / "other.ply").read_bytes())
+    contents += [encode(Splats.of(some_gaussians(5, rest))) for rest in (0, 8)]  # compressed
+    plain = PlyData.read(str(work / "3.ply"))["vertex"].data
+    surfels = [name for name in plain.dtype.names if name != "scale_2"]
+    smoothed = np.lib.recfunctions.append_fields(plain, "filter_3D", np.ones(5, np.float32), usemask=False)
+    for rows, comment in ((plain[surfels], "SplatRenderMode: 2dgs"), (smoothed, "SplatRenderMode: mip")):
+        packed = np.lib.recfunctions.repack_fields(rows)
+        PlyData([PlyElement.describe(packed, "vertex")], comments=[comment]).write(str(work / "other.ply"))
         contents.append((work / "other.ply").read_bytes())
     return [Seed({"run/point_cloud.ply": content}, {"run/point_cloud.ply": in_ply}) for content in contents]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -220,8 +221,6 @@ def _photographs(work: Path) -> list[Seed]:
 
 
 def _read_photograph(folder: Path) -> None:
-    import tempfile
-
     from photos.collect import copy_upright
 
     (path,) = folder.iterdir()
@@ -229,6 +228,29 @@ def _read_photograph(folder: Path) -> None:
         (photo,) = copy_upright([path], Path(target))
         expect(photo.width >= 1 and photo.height >= 1, "a photograph without pixels")
         expect([one.name for one in Path(target).iterdir()] == [photo.name], "other files than the copy")
+
+
+def _videos(work: Path) -> list[Seed]:
+    rng = np.random.default_rng(0)
+    seeds = []
+    for end, code in ((".mp4", "mp4v"), (".avi", "MJPG")):  # Matroska's numbers are random
+        path = work / f"video{end}"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10.0, (64, 48))
+        for _ in range(6):
+            writer.write(cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48)))
+        writer.release()
+        if path.is_file() and path.stat().st_size > 1_000:  # its ffmpeg may lack a coder
+            seeds.append(Seed({path.name: path.read_bytes()}, {path.name: damaged}))
+    return seeds
+
+
+def _read_video(folder: Path) -> None:
+    from photos.video import pick_frames
+
+    (path,) = folder.iterdir()
+    with tempfile.TemporaryDirectory(dir=folder.parent) as target:
+        frames = pick_frames(path, Path(target), 3, quiet=True)
+        expect(2 <= len(frames) <= 3 and all(frame.is_file() for frame in frames), f"{len(frames)} frames")
 
 
 PARSERS = (
@@ -248,4 +270,5 @@ PARSERS = (
     Parser("cameras_json", "cameras.json", _cameras_json, _read_cameras),
     Parser("images", "images and masks: PNG, JPEG, TIFF, WebP, BMP, PPM, JPEG 2000", _images, _read_image),
     Parser("photographs", "photographs with EXIF, for structure from motion", _photographs, _read_photograph),
+    Parser("videos", "videos, for structure from motion: MP4, AVI", _videos, _read_video),
 )

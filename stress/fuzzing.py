@@ -23,13 +23,17 @@ from stress.fuzz_figures import Figures, makers, read_figures, write_figures
 from stress.fuzz_runner import Job, fuzz, in_blocks
 
 MODULES = {
-    "fuzz_scenes": ("colmap_bin", "colmap_txt", "transforms", "cameras_json", "images", "photographs"),
+    "fuzz_scenes": (
+        *("colmap_bin", "colmap_txt", "transforms", "cameras_json", "images"),
+        *("photographs", "videos"),
+    ),
     "fuzz_maps": (
         *("depth", "confidence", "confidence_map", "depth_params", "depth_cache"),
         *("points_ply", "gaussians_ply"),
     ),
     "fuzz_states": ("checkpoint", "config"),
     "fuzz_runs": ("events", "report", "results", "export"),
+    "fuzz_fleets": ("outcome", "partition"),
 }
 """As in stress.fuzz_parsers, which is not imported here: it takes seconds, and the children do."""
 NAMES = tuple(name for names in MODULES.values() for name in names)
