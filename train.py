@@ -30,6 +30,7 @@ from tqdm import tqdm
 from configs import Config, Parsed, parse_command_line, save_config, scale_schedules, to_plain
 from depth_priors import Knowledge, PseudoWish, ResizedPriors, learn
 from engine import (
+    CameToNothing,
     Guard,
     OutputFolder,
     StopRequest,
@@ -394,9 +395,9 @@ def learn_once(
     if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
         densifier.refine(iteration - 1, gaussians, optimizer)
         if len(gaussians) == 0:
-            raise UserError(
-                f"iteration {iteration - 1}: no Gaussians are left, all have been pruned: lower "
-                "--densify.prune_opacity or the learning rates; earlier checkpoints are intact"
+            raise CameToNothing(
+                f"iteration {iteration - 1}: no Gaussians are left, all have been pruned: start anew with a "
+                "lower --densify.prune_opacity or lower learning rates"
             )
     set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations, config.batch_size)
     draws = [draw(config, state, lessons, iteration) for _ in range(config.batch_size)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from typing import Any
 
 from configs.config_error import ConfigError
@@ -30,8 +31,23 @@ ALWAYS = ("iterations", "seed", "batch_size", "scene.resolution", "depth.init", 
 """Worth comparing between runs even where they are the preset's."""
 
 
-def preset_behind(name: str, n_train_views: int | None, iterations: int | None) -> tuple[Config, bool]:
-    """The preset that a run started from, as it is today, scaled to the run's length; and if it is there.
+@dataclass(frozen=True)
+class PresetBehind:
+    """What a run's options are compared with.
+
+    Attributes:
+        options: the preset as it is today, scaled to the run's length, or the defaults.
+        there: it could be read.
+        scaled: the run's length is not the preset's own.
+    """
+
+    options: Config
+    there: bool
+    scaled: bool
+
+
+def preset_behind(name: str, n_train_views: int | None, iterations: int | None) -> PresetBehind:
+    """The preset that a run started from.
 
     A file of the user's may have gone since, which must not end a run, nor a report: then the defaults are
     what there is to compare with.
@@ -44,11 +60,12 @@ def preset_behind(name: str, n_train_views: int | None, iterations: int | None) 
     few = n_train_views is not None and n_train_views <= FEW_VIEWS
     try:
         preset = load_preset(name, few_views=few) if name else Config()
-        if iterations and iterations != preset.iterations:
+        scaled = bool(iterations) and iterations != preset.iterations
+        if iterations and scaled:
             preset = scale_schedules(preset, iterations / preset.iterations)
     except (ConfigError, OSError):
-        return Config(), False
-    return preset, True
+        return PresetBehind(Config(), there=False, scaled=False)
+    return PresetBehind(preset, there=True, scaled=scaled)
 
 
 def chosen_options(config: Config, n_train_views: int) -> dict[str, Any]:
@@ -57,7 +74,7 @@ def chosen_options(config: Config, n_train_views: int) -> dict[str, Any]:
     Values are plain: numbers, switches, text; of lists their text. A preset that has gone is replaced by
     the defaults.
     """
-    preset, _ = preset_behind(config.config, n_train_views, config.iterations)
+    preset = preset_behind(config.config, n_train_views, config.iterations).options
     found: dict[str, Any] = {"preset": config.config, "train_views": n_train_views}
     for name, _ in walk(Config):
         value, usual = (to_plain(operator.attrgetter(name)(options)) for options in (config, preset))

@@ -11,7 +11,8 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,7 +117,7 @@ def update(base: T, values: Mapping[Any, Any], where: str, prefix: str = "", roo
         ConfigError: an unknown key (with a suggestion), a value of another type, or one out of range.
     """
     kind: Any = type(base)
-    hints = typing.get_type_hints(kind)
+    hints = _types_of(kind)
     changed: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
@@ -143,14 +144,26 @@ def to_plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def walk(kind: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
-    """Yields the dotted path and the field of every option of a dataclass, sections opened."""
-    hints = typing.get_type_hints(kind)
+def walk(kind: type) -> tuple[tuple[str, dataclasses.Field[Any]], ...]:
+    """Returns the dotted path and the field of every option of a dataclass, sections opened."""
+    return _walk(kind)
+
+
+@cache  # it is asked for with each change of a configuration
+def _walk(kind: type) -> tuple[tuple[str, dataclasses.Field[Any]], ...]:
+    found: list[tuple[str, dataclasses.Field[Any]]] = []
     for item in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[item.name]):
-            yield from walk(hints[item.name], f"{prefix}{item.name}.")
+        section = _types_of(kind)[item.name]
+        if isinstance(section, type) and dataclasses.is_dataclass(section):
+            found += ((f"{item.name}.{path}", inner) for path, inner in walk(section))
         else:
-            yield f"{prefix}{item.name}", item
+            found.append((item.name, item))
+    return tuple(found)
+
+
+@cache  # python reads annotations anew with each call
+def _types_of(kind: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _unknown(key: str, known: list[str], where: str, prefix: str, root: type) -> str:

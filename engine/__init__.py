@@ -26,7 +26,7 @@ from engine.command import (
 )
 from engine.device import device_for
 from engine.finished import load_finished, load_iteration, saved_iterations
-from engine.finite import Guard, NotFinite
+from engine.finite import CameToNothing, Guard, NotFinite
 from engine.memory import peak_memory_gib
 from engine.output import OutputError, OutputFolder, claim_output
 from engine.schedule import is_due
@@ -37,6 +37,7 @@ from engine.words import LogLevel, hear
 
 __all__ = [
     "DISK_FULL",
+    "CameToNothing",
     "CheckpointError",
     "Guard",
     "LogLevel",

@@ -34,6 +34,7 @@ from typing import Any, NoReturn
 
 from engine import words
 from engine.checkpoint import latest_checkpoint
+from engine.finite import CameToNothing
 from errors import SaidElsewhere, UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -199,6 +200,8 @@ def _report(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, UserError):
         words.say(str(error), "error")
+        if isinstance(error, CameToNothing):
+            _say_what_is_left(facts.get("output"))
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, Stopped)):
         code = error.exit_code if isinstance(error, Stopped) else 128 + signal.SIGINT
@@ -228,6 +231,19 @@ def _report(error: BaseException) -> int:
             traceback.print_exception(error)
     _say_how_to_go_on(facts.get("output"))
     return code
+
+
+def _say_what_is_left(output: Path | None) -> None:
+    """Names the last valid checkpoint of a run that should not go on from it, or says that there is none."""
+    if output is None:
+        return
+    last = latest_checkpoint(output / "checkpoints")
+    if last is None:
+        words.say("no checkpoint had been written; start anew with --overwrite")
+    else:
+        words.say(
+            f"the last checkpoint is from before and valid: {last}\n--resume would come to the same again"
+        )
 
 
 def _say_how_to_go_on(output: Path | None) -> None:

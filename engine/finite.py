@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from engine.state import TrainingState
 
 
-class NotFinite(UserError):
+class CameToNothing(UserError):
+    """A training that cannot go on; from its last checkpoint it would come to the same again."""
+
+
+class NotFinite(CameToNothing):
     """A loss term, a parameter or an average of the optimizer has become NaN or infinite."""
 
     exit_code = 6
@@ -56,8 +60,7 @@ class Guard:
             for name, value in zip(names, values.tolist(), strict=True):
                 if not math.isfinite(value):
                     raise NotFinite(
-                        f"iteration {iteration}, view {view}: the loss term {name} is {value}: earlier "
-                        "checkpoints are intact; a run that goes on by --resume meets it again: start anew "
+                        f"iteration {iteration}, view {view}: the loss term {name} is {value}: start anew "
                         f"with a lower weight of that term or lower learning rates{_rates(state)}"
                     )
         check_finite(state)
@@ -79,9 +82,8 @@ def check_finite(state: TrainingState) -> None:
             continue
         count = int(bad.reshape(len(bad), -1).any(1).sum())
         raise NotFinite(
-            f"iteration {state.iteration}: {what} not finite in {count:,} of {len(bad):,} Gaussians: earlier "
-            "checkpoints are intact; a run that goes on by --resume meets it again: start anew "
-            f"with a lower --optim.{key}_lr{_rates(state)}"
+            f"iteration {state.iteration}: {what} not finite in {count:,} of {len(bad):,} Gaussians: start "
+            f"anew with a lower --optim.{key}_lr{_rates(state)}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from atomic import write_bytes
 from errors import UserError
+from fleet.folder import NOT_OURS
 from fleet.partition import Block, Cell, Plane, assign, cut, ground_plane
 from fleet.scenes import fingerprint
 from scene import MADE, SceneConfig
@@ -25,6 +27,7 @@ from scene.colmap_check import check_model
 from scene.split import split_frames, visible_points
 
 FORMAT = 1
+_NAME = re.compile(r"\w+")  # of a cell
 LEAST_CAMERAS = 3
 """Of a block: fewer do not make a scene."""
 
@@ -118,17 +121,24 @@ def read_partition(place: Path) -> Partition:
         plane = Plane(np.array(content["origin"], np.float64), np.array(content["axes"], np.float64))
         if plane.origin.shape != (3,) or plane.axes.shape != (2, 3):
             raise ValueError("its plane is none")
+        if not (np.isfinite(plane.origin).all() and np.isfinite(plane.axes).all()):
+            raise ValueError("its plane is not finite")
         cells = tuple(_cell(**cell) for cell in content["cells"])
         sizes = {name: (int(size[0]), int(size[1])) for name, size in content["sizes"].items()}
+        for cell in cells:
+            if cell.name not in sizes:
+                raise ValueError(f"no size of {cell.name!r}")
         numbers = int(content["train_views"]), int(content["points"])
         return Partition(plane, cells, str(content["digest"]), *numbers, sizes)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file: cut the scene first (--stage partition)") from error
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except NOT_OURS as error:
         raise UserError(f"{path}: expected a scene's partition ({error}): delete it to cut anew") from error
 
 
 def _cell(name: str, low: Sequence[float | None], high: Sequence[float | None]) -> Cell:
+    if not _NAME.fullmatch(name):  # it becomes a folder's
+        raise ValueError(f"a cell {name!r}")
     u, v = (-np.inf if value is None else float(value) for value in low)
     x, y = (np.inf if value is None else float(value) for value in high)
     return Cell(name, (u, v), (x, y))

@@ -24,6 +24,8 @@ from errors import UserError
 from fleet.scenes import Job
 
 FORMAT = 1
+NOT_OURS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a JSON file of ours raises where somebody has changed it."""
 _LOCK = ".fleet.lock"
 Status = Literal["waiting", "running", "done", "failed"]
 
@@ -125,7 +127,7 @@ class FleetFolder:
             return found
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except NOT_OURS as error:
             raise UserError(
                 f"{path}: expected what became of a scene ({error}): move it away to train that anew"
             ) from error
@@ -156,17 +158,21 @@ class FleetFolder:
     def measured(self, name: str, outcome: Outcome) -> Outcome:
         """The outcome with the figures that a finished run has written."""
         run = self.run(name).path
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(*NOT_OURS):
             summary = json.loads((run / "summary.json").read_bytes())
-            outcome = replace(
+            found = replace(
                 outcome,
                 gaussians=int(summary["gaussians"]),
                 peak_memory_gib=float(summary["peak_memory_gib"]),
             )
+            _check(found)
+            outcome = found
             if summary["test_views"]:
                 results = json.loads((run / "results.json").read_bytes())
                 scores = results[f"ours_{summary['iterations']}"]
-                outcome = replace(outcome, psnr=float(scores["PSNR"]), ssim=float(scores["SSIM"]))
+                found = replace(outcome, psnr=float(scores["PSNR"]), ssim=float(scores["SSIM"]))
+                _check(found)
+                outcome = found
         return outcome
 
     @contextlib.contextmanager
@@ -219,3 +225,5 @@ def _check(outcome: Outcome) -> None:
         raise ValueError("digest or error is no text")
     if not (isinstance(outcome.attempts, int) and isinstance(outcome.seconds, (int, float))):
         raise ValueError("attempts or seconds is no number")
+    if not math.isfinite(outcome.seconds):
+        raise ValueError(f"seconds {outcome.seconds}")

@@ -15,6 +15,7 @@ from configs import Config, load_saved_config
 from engine import OutputFolder, device_for, load_finished
 from errors import UserError
 from evaluation import Report, evaluate, load_perceptual, write_report
+from fleet.folder import NOT_OURS
 from gaussian_model import Gaussians
 from rasterizer import RenderOutput, resolve_backend
 from scene import Scene, View, load_scene
@@ -137,5 +138,5 @@ def _costs(folder: Path) -> tuple[float | None, float | None]:
             float(summary["seconds_of_this_process"]) if whole else None,
             float(summary["peak_memory_gib"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except NOT_OURS:
         return None, None

@@ -80,10 +80,11 @@ def _sharpest(capture: cv2.VideoCapture, total: int, count: int, quiet: bool) ->
                 ok, frame = capture.retrieve()
                 if not ok:
                     break
-                window = min(number * count // total, count - 1)
-                score = sharpness(np.asarray(frame, np.uint8))
-                if window not in best or score > best[window][0]:
-                    best[window] = (score, number, np.asarray(frame, np.uint8))
+                if frame is not None:  # OpenCV reads a damaged frame without pixels, and goes on
+                    window = min(number * count // total, count - 1)
+                    score = sharpness(np.asarray(frame, np.uint8))
+                    if window not in best or score > best[window][0]:
+                        best[window] = (score, number, np.asarray(frame, np.uint8))
             number += 1
             bar.update()
     return {number: frame for _, number, frame in best.values()}

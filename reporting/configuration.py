@@ -58,10 +58,10 @@ def shown(value: Any) -> str:
 def _base(run: Run) -> tuple[dict[str, Any], str]:
     """The preset's values by dotted name, and what they are, in words."""
     name, views, length = text(run.options, "config"), number(run.summary, "train_views"), run.iterations
-    preset, there = preset_behind(name, None if views is None else int(views), length)
-    words = f"the preset {name}" if name and there else "the program's defaults"
-    if not there:
+    preset = preset_behind(name, None if views is None else int(views), length)
+    words = f"the preset {name}" if name and preset.there else "the program's defaults"
+    if not preset.there:
         words += f" (the preset {name} is not there any more)"
-    elif length and length != preset_behind(name, None, None)[0].iterations:
+    elif length and preset.scaled:
         words += f", its schedules scaled to {length:,} iterations"
-    return dict(flat(to_plain(preset))), words
+    return dict(flat(to_plain(preset.options))), words

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -48,14 +49,7 @@ def write_page(folder: Path) -> Path:
     training, more_training = training_views(run)
     psnr = run.means.get(max(run.means, default=-1), {}).get("PSNR")
     script, style = (Markup((_SOURCES / name).read_text("utf-8")) for name in ("page.js", "page.css"))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_SOURCES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html").render(
+    page = _template().render(
         run=run,
         script=script,
         style=style,
@@ -86,6 +80,18 @@ def write_page(folder: Path) -> Path:
     path = run.folder / NAME
     write_bytes(path, page.encode("utf-8", "replace"))
     return path
+
+
+@cache  # compiling it takes longer than all else of a small page
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_SOURCES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
 
 
 def _sum(text: str) -> str:

@@ -26,11 +26,13 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     if argv[0] not in HARNESSES:
         raise UserError(f"{argv[0]}: expected one of {', '.join(HARNESSES)}: name one")
-    return int(importlib.import_module(HARNESSES[argv[0]][0]).main(list(argv[1:])))
+    harness = importlib.import_module(HARNESSES[argv[0]][0])
+    # An exception, so that children end and folders go. After the import: pycolmap's takes the signal away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return int(harness.main(list(argv[1:])))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that children end too
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:

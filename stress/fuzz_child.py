@@ -33,90 +33,18 @@ from random import Random
 from typing import Any
 
 from errors import UserError
+from stress.fuzz_figures import Figures, without_details
 from stress.fuzz_mutations import BAIT, CANARY
 from stress.fuzz_parser import Parser, Seed, contents
+from stress.fuzz_watch import GROWTH, Lines, Memory, Watch, limit_memory
 
 CPU_SECONDS = 5.0
 WALL_SECONDS = 60.0
 """Beyond these the process ends by SIGPROF or SIGALRM; the second one is for what waits without working."""
-GROWTH = 1 << 30  # bytes of address space beyond what the process has before an input
-PROGRESS = struct.Struct("<2q6d")
-"""Job and input in hand; of this job: inputs, valid, clean, failed, CPU seconds and MiB at worst."""
+PROGRESS = struct.Struct("<2q")
+"""Job and input in hand."""
 _LONGEST_MESSAGE, _MOST_LINES = 3_000, 12
-_EXECUTES = (
-    *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "subprocess.Popen"),
-    *("pickle.find_class", "socket.connect", "socket.getaddrinfo", "urllib.Request", "pty.spawn"),
-)
-_WRITES = (
-    "os.remove",
-    "os.rename",
-    "os.mkdir",
-    "os.rmdir",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-    "os.chmod",
-)
 _KEPT_OF_A_KIND = 3
-
-
-class Watch:
-    """What Python says of opened files and started programs while an input is read."""
-
-    def __init__(self, scratch: Path) -> None:
-        self.heard: list[str] = []
-        self.on = False
-        self.reads_elsewhere = False
-        self._scratch = os.path.realpath(scratch)
-        root = Path(__file__).resolve().parent.parent
-        own = (
-            sys.prefix,
-            sys.base_prefix,
-            os.path.dirname(os.__file__),
-            root,
-            "/proc",
-            "/sys",
-            "/dev",
-            "/usr",
-        )
-        self._readable = tuple(os.path.realpath(path) + os.sep for path in own)
-        sys.addaudithook(self._hear)
-
-    def _hear(self, event: str, details: tuple[Any, ...]) -> None:
-        if not self.on:
-            return
-        if event == "open":
-            self._opened(*details)
-        elif event in _EXECUTES:
-            self._refuse(f"{event} {details!r}"[:300])
-        elif event in _WRITES:
-            for path in details[:2]:
-                if isinstance(path, (str, bytes)) and not self._inside(path):
-                    self._refuse(f"{event} {path!r}"[:300])
-
-    def _opened(self, path: Any, mode: Any, flags: int) -> None:
-        if isinstance(path, int) or path is None:
-            return
-        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        if self._inside(path) or (writes and os.fsdecode(path) == os.devnull):
-            return
-        if writes:
-            self._refuse(f"writes {path!r}"[:300])
-        real = os.path.realpath(os.fsdecode(path))
-        if not self.reads_elsewhere and not (real + os.sep).startswith(self._readable):
-            self.heard.append(f"reads {path!r}"[:300])
-
-    def _inside(self, path: Any) -> bool:
-        try:
-            real = os.path.realpath(os.fsdecode(path))
-        except ValueError:  # a null character: the system call will refuse it
-            return True
-        bait = os.path.join(self._scratch, BAIT)
-        return real.startswith(self._scratch) and not (real + os.sep).startswith(bait + os.sep)
-
-    def _refuse(self, what: str) -> None:
-        self.heard.append(what)
-        raise PermissionError(f"fuzzing: {what}")
 
 
 class _Unheard(logging.Handler):
@@ -176,7 +104,7 @@ def put(folder: Path, files: Any) -> None:
 
 
 def judge(bench: Bench, which: int, changed: dict[str, bytes], watch: Watch) -> tuple[str, str, str]:
-    """Reads one damaged folder: ("valid", "clean" or "failed", why, traceback)."""
+    """Reads one damaged folder: ("valid", "clean" or "failed", why, message or traceback)."""
     folder = bench.folders[which]
     put(folder, changed)
     watch.heard.clear()
@@ -224,78 +152,86 @@ def signature(error: BaseException) -> str:
     return f"{type(error).__name__} at {at}: {words}"
 
 
-def _limit_memory() -> None:
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * mmap.PAGESIZE + GROWTH, resource.RLIM_INFINITY))
-
-
-class _Memory:
-    """The most memory that is held between two moments, where the system can say."""
-
-    def __init__(self) -> None:
-        self._clear = open("/proc/self/clear_refs", "w")
-        self._status = open("/proc/self/status")
-
-    def begin(self) -> None:
-        self._clear.write("5")
-        self._clear.flush()
-        self._before = self._kib("VmRSS")
-
-    def growth_mib(self) -> float:
-        return max(0.0, (self._kib("VmHWM") - self._before) / 1024)
-
-    def _kib(self, name: str) -> int:
-        self._status.seek(0)
-        found = re.search(rf"{name}:\s*(\d+)", self._status.read())
-        return int(found[1]) if found else 0
-
-
 def run(job: dict[str, Any], told: Any) -> None:
-    """Reads the inputs of all jobs, in order."""
+    """Reads the inputs of all jobs, in order, and tells the figures of each."""
     parser_named = importlib.import_module(job["module"]).parser_named
-    scratch, output = Path(job["scratch"]), Path(job["output"])
+    scratch = Path(job["scratch"])
     benches = {name: Bench(parser_named(name), scratch) for name in dict.fromkeys(j[0] for j in job["jobs"])}
     with open(job["progress"], "r+b") as file:
         progress = mmap.mmap(file.fileno(), PROGRESS.size)
-    watch, memory, kinds = Watch(scratch), _Memory(), Counter[str]()
+    reader = _Reader(job, Watch(scratch), Memory())
     gc.freeze()
-    told.write('{"ready": true}\n')
-    told.flush()
     for index, (name, first, last) in enumerate(job["jobs"]):
-        bench, counts, worst_s, worst_mib = benches[name], Counter[str](), 0.0, 0.0
+        figures, lines = Figures(), Lines()
+        cpu, wall = time.process_time(), time.perf_counter()
         for number in range(first, last):
-            three = (counts["valid"], counts["clean"], counts["failed"])
-            PROGRESS.pack_into(progress, 0, index, number, counts.total(), *three, worst_s, worst_mib)
-            which, changed = make_input(bench.seeds, random_of(job["seed"], name, number))
-            if job.get("keep"):
-                keep(output, name, number, changed, "kept")
+            PROGRESS.pack_into(progress, 0, index, number)
+            which, changed = make_input(benches[name].seeds, random_of(job["seed"], name, number))
+            if not job["read"]:
+                keep(Path(job["output"]), name, number, changed, "not read")
                 continue
-            if number % 50 == 0:
-                _limit_memory()
-            memory.begin()
-            signal.setitimer(signal.ITIMER_PROF, job["cpu_seconds"])
-            signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
-            began = time.process_time()
-            kind, why, trace = judge(bench, which, changed, watch)
-            seconds = time.process_time() - began
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            grown = memory.growth_mib()
-            if grown > GROWTH / 2**20 and not why:
-                kind, why = "failed", f"took {grown:,.0f} MiB"
-            worst_s, worst_mib = max(worst_s, seconds), max(worst_mib, grown)
-            counts[kind] += 1
-            if kind == "failed":
-                kinds[f"{name} {why}"] += 1
-                if kinds[f"{name} {why}"] <= _KEPT_OF_A_KIND:
-                    keep(output, name, number, changed, f"{why}\n\n{trace}")
-                told.write(json.dumps({"parser": name, "number": number, "why": why}) + "\n")
-                told.flush()
-            bench.restore(bench.folders[which], bench.seeds[which])
-        done = {"done": index, "s": worst_s, "mib": worst_mib}
-        told.write(json.dumps(done | {kind: counts[kind] for kind in ("valid", "clean", "failed")}) + "\n")
+            reader.read(benches[name], number, which, changed, figures, lines)
+        figures.cpu_seconds, figures.wall_seconds = time.process_time() - cpu, time.perf_counter() - wall
+        figures.reached, figures.entered = lines.reached, lines.entered
+        told.write(json.dumps({"job": index, "figures": figures.to_json(), "failed": reader.failed}) + "\n")
         told.flush()
+        reader.failed.clear()
+
+
+class _Reader:
+    """Reads inputs one by one, within the limits."""
+
+    def __init__(self, job: dict[str, Any], watch: Watch, memory: Memory) -> None:
+        self.failed: list[tuple[int, str]] = []
+        self._job, self._watch, self._memory = job, watch, memory
+        self._kinds = Counter[str]()
+
+    def read(
+        self,
+        bench: Bench,
+        number: int,
+        which: int,
+        changed: dict[str, bytes],
+        figures: Figures,
+        lines: Lines,
+    ) -> None:
+        """Reads one input and adds what came of it."""
+        if number % 50 == 0:
+            limit_memory()
+        self._memory.begin()
+        signal.setitimer(signal.ITIMER_PROF, self._job["cpu_seconds"])
+        signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+        began = time.process_time()
+        kind, why, said = judge(bench, which, changed, self._watch)
+        seconds = time.process_time() - began
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        grown = self._memory.growth_mib()
+        if grown > GROWTH / 2**20 and not why:
+            kind, why = "failed", f"took {grown:,.0f} MiB"
+        figures.done.add(number)
+        figures.worst_seconds = max(figures.worst_seconds, seconds)
+        figures.worst_mib = max(figures.worst_mib, grown)
+        if kind == "valid":
+            figures.valid += 1
+        elif kind == "clean":
+            figures.clean += 1
+            figures.refusals[without_details(said, bench.folders[which])] += 1
+        else:
+            self.failed.append((number, why))
+            figures.kinds[why] += 1
+        if self._kept(kind, why):
+            words = f"{why or kind}\n\n{said}"
+            keep(Path(self._job["output"]), bench.parser.name, number, changed, words)
+        bench.restore(bench.folders[which], bench.seeds[which])
+        if number % 50 == 0 and kind != "failed" and seconds < 0.1:
+            lines.during(lambda: judge(bench, which, changed, self._watch))
+            bench.restore(bench.folders[which], bench.seeds[which])
+
+    def _kept(self, kind: str, why: str) -> bool:
+        """Whether an input is worth keeping: the first few of a kind of failure."""
+        self._kinds[why] += 1
+        return self._job["keep"] or (kind == "failed" and self._kinds[why] <= _KEPT_OF_A_KIND)
 
 
 def keep(output: Path, name: str, number: int, changed: dict[str, bytes], words: str) -> None:
@@ -305,10 +241,11 @@ def keep(output: Path, name: str, number: int, changed: dict[str, bytes], words:
     (folder / "what.txt").write_text(words, "utf-8", errors="backslashreplace")
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     """Ends the process where its parent is gone, which holds the other end of the standard input."""
     while os.read(0, 1):
         pass
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
@@ -323,8 +260,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     logging.basicConfig(handlers=[_Unheard()], level=logging.DEBUG)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     scratch = Path(job["scratch"])
+    threading.Thread(target=_end_with_parent, args=(scratch.parent,), daemon=True).start()
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     os.chdir(scratch)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from random import Random
 
-from stress.fuzz_mutations import CANARY, NAMES, Mutator, damaged
+from stress.fuzz_mutations import CANARY, NAMES, Mutator, damaged, poked
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -64,21 +64,47 @@ def packed(members: list[tuple[str, bytes]], how: int = zipfile.ZIP_STORED) -> b
 
 
 def in_png(rng: Random, data: bytes) -> bytes:
-    """Damages a PNG; mostly its chunks' sums are made right again, sometimes a huge size is put in."""
-    if rng.random() < 0.2 and len(data) > 24:
-        sides = [rng.choice((0, 1, 40_000, 2**24, 2**31 - 1, 2**32 - 1)) for _ in range(2)]
-        data = data[:16] + struct.pack(">2I", *sides) + data[24:]
+    """Damages a PNG: a chunk, with right sums and pixels unpacked, or its size; sometimes raw bytes."""
+    kind = rng.randrange(10)
+    if kind == 0 or not data.startswith(_PNG):
+        return damaged(rng, data)
+    chunks = _chunks(data)
+    if kind < 3:
+        sides = [rng.choice((0, 1, 24, 40_000, 2**24, 2**31 - 1, 2**32 - 1)) for _ in range(2)]
+        chunks[0] = (b"IHDR", struct.pack(">2I", *sides) + chunks[0][1][8:])
+    elif kind < 5:  # bits, colour type, compression, filter, interlace
+        fields = bytearray(chunks[0][1])
+        fields[rng.randrange(8, 13)] = rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 17, 255))
+        chunks[0] = (b"IHDR", bytes(fields))
+    elif kind == 5:
+        name = rng.choice((b"PLTE", b"tRNS", b"gAMA", b"iCCP", b"eXIf", b"tEXt", b"IDAT", b"IEND", b"ABCD"))
+        body = rng.choice(
+            (b"", bytes(2), bytes(6), bytes(768), b"a\0\0" + zlib.compress(bytes(99)), b"\xff" * 9)
+        )
+        chunks.insert(rng.randrange(len(chunks) + 1), (name, body))
+    elif kind == 6:
+        at, other = rng.randrange(len(chunks)), rng.randrange(len(chunks))
+        chunks[at], chunks[other] = chunks[other], chunks[at]
     else:
-        data = damaged(rng, data)
-    if rng.random() < 0.3 or not data.startswith(_PNG):
-        return data
-    at, chunks = len(_PNG), [_PNG]
+        at = rng.randrange(len(chunks))
+        name, body = chunks[at]
+        inside = name == b"IDAT" and rng.random() < 0.7
+        body = zlib.compress(poked(rng, zlib.decompress(body))) if inside else damaged(rng, body)
+        chunks[at] = (name, body)
+    return _PNG + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and contents of a PNG's chunks; OpenCV writes all pixels of a small picture into one."""
+    at, found = len(_PNG), []
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
-        body = data[at + 4 : at + 8 + length]
-        chunks.append(struct.pack(">I", length) + body + struct.pack(">I", zlib.crc32(body)))
+        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
         at += 12 + length
-    return b"".join(chunks)
+    return found
 
 
 def in_records(rng: Random, data: bytes) -> bytes:

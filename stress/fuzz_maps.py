@@ -10,16 +10,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.lib.recfunctions
 import torch
 
 from depth_priors import DepthConfig, MapCache
 from depth_priors.confidence import file_confidence
 from depth_priors.files import file_priors
 from depth_priors.point_file import read_points
+from exporting.compressed_ply import encode
 from exporting.source import load_source
+from exporting.splats import Splats
 from gaussian_model import Gaussians, load_ply, save_ply
 from scene import Camera, View
 from stress.fuzz_containers import in_archive, in_png
+from stress.fuzz_headers import in_npy, in_ply, in_tiff
 from stress.fuzz_mutations import Mutator, damaged, regrown
 from stress.fuzz_parser import Parser, Seed, expect
 
@@ -55,18 +59,18 @@ def _maps(rng: np.random.Generator) -> list[tuple[str, bytes, Mutator]]:
     depth = rng.uniform(0.5, 1.0, (HEIGHT, WIDTH)).astype(np.float32)
     eight, sixteen = (depth * 255).astype(np.uint8), (depth * 65535).astype(np.uint16)
     png = [cv2.imencode(".png", image)[1].tobytes() for image in (eight, sixteen)]
-    inside = in_archive(lambda _: damaged)
+    inside = in_archive(lambda _: in_npy)
     return [
-        (".npy", _saved(depth), damaged),
-        (".npy", _saved(depth.astype(np.float64)[..., None]), damaged),
-        (".npy", _saved((depth * 1000).astype(">i8")), damaged),
+        (".npy", _saved(depth), in_npy),
+        (".npy", _saved(depth.astype(np.float64)[..., None]), in_npy),
+        (".npy", _saved((depth * 1000).astype(">i8")), in_npy),
         (".npz", _zipped(depth=depth, confidence=np.ones_like(depth)), inside),
         (".npz", _zipped(confidence=depth.astype(np.float16)), inside),
         (".png", png[0], in_png),
         (".png", png[1], in_png),
         (".pfm", _pfm(depth), damaged),
-        (".tif", cv2.imencode(".tif", depth)[1].tobytes(), damaged),
-        (".tif", cv2.imencode(".tif", sixteen)[1].tobytes(), damaged),
+        (".tif", cv2.imencode(".tif", depth)[1].tobytes(), in_tiff),
+        (".tif", cv2.imencode(".tif", sixteen)[1].tobytes(), in_tiff),
         (".png.geometric.bin", f"{WIDTH}&{HEIGHT}&1&".encode() + depth.astype("<f4").tobytes(), damaged),
     ]
 
@@ -124,7 +128,7 @@ def _cache_seeds(work: Path) -> list[Seed]:
     return [
         Seed(
             {"cache/key.npz": _zipped(depth=np.ones((4, 5), np.float32))},
-            {"cache/key.npz": in_archive(lambda _: damaged)},
+            {"cache/key.npz": in_archive(lambda _: in_npy)},
         )
     ]
 
@@ -155,7 +159,7 @@ def _point_seeds(work: Path) -> list[Seed]:
         (little + floats).encode() + wide.astype("<f4").tobytes(),
         f"ply\nformat ascii 1.0\n{lists}{with_list}".encode(),
     )
-    return [Seed({"points.ply": content}, {"points.ply": damaged}) for content in contents]
+    return [Seed({"points.ply": content}, {"points.ply": in_ply}) for content in contents]
 
 
 def _read_points(folder: Path) -> None:
@@ -181,7 +185,7 @@ def check_gaussians(gaussians: Gaussians) -> None:
 
 
 def _gaussian_seeds(work: Path) -> list[Seed]:
-    from plyfile import PlyData
+    from plyfile import PlyData, PlyElement
 
     contents = []
     for rest in (0, 3, 8):
@@ -194,7 +198,15 @@ def _gaussian_seeds(work: Path) -> list[Seed]:
             setattr(ply, key, value)
         ply.write(str(work / "other.ply"))
         contents.append((work / "other.ply").read_bytes())
-    return [Seed({"run/point_cloud.ply": content}, {"run/point_cloud.ply": damaged}) for content in contents]
+    contents += [encode(Splats.of(some_gaussians(5, rest))) for rest in (0, 8)]  # compressed
+    plain = PlyData.read(str(work / "3.ply"))["vertex"].data
+    surfels = [name for name in plain.dtype.names if name != "scale_2"]
+    smoothed = np.lib.recfunctions.append_fields(plain, "filter_3D", np.ones(5, np.float32), usemask=False)
+    for rows, comment in ((plain[surfels], "SplatRenderMode: 2dgs"), (smoothed, "SplatRenderMode: mip")):
+        packed = np.lib.recfunctions.repack_fields(rows)
+        PlyData([PlyElement.describe(packed, "vertex")], comments=[comment]).write(str(work / "other.ply"))
+        contents.append((work / "other.ply").read_bytes())
+    return [Seed({"run/point_cloud.ply": content}, {"run/point_cloud.ply": in_ply}) for content in contents]
 
 
 def _read_gaussians(folder: Path) -> None:

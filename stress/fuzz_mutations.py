@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -106,6 +106,13 @@ def damaged(rng: Random, data: bytes) -> bytes:
     return data
 
 
+def poked(rng: Random, data: bytes) -> bytes:
+    """Bytes of which some are other ones, of the same number as far as there is room: sizes still agree."""
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        data = rng.choice(_POKES)(rng, data)
+    return data
+
+
 def reworded(extra: Sequence[str] = ()) -> Mutator:
     """A mutator of text: tokens and lines changed, swapped, repeated; numbers, names and `extra` put in."""
 
@@ -125,7 +132,7 @@ def regrown(rng: Random, data: bytes) -> bytes:
     if rng.random() < 0.25:
         return reworded()(rng, data)
     tree = json.loads(data)
-    for _ in range(rng.choice((1, 1, 2, 3))):
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
         tree = _grown(rng, tree)
     return _RAW.sub(_raw_text, json.dumps(tree, indent=rng.choice((None, 1)))).encode()
 
@@ -161,11 +168,12 @@ def hostile(rng: Random) -> Any:
 
 
 def _grown(rng: Random, tree: Any) -> Any:
-    places = list(_places(tree))
-    if not places or rng.random() < 0.02:
+    levels = list(_levels(tree))
+    if not levels or rng.random() < 0.02:
         return hostile(rng)
+    places = rng.choice(levels)  # a level first: most values are numbers at the bottom
     holder, key = rng.choice(places)
-    kind = rng.randrange(6)
+    kind = rng.randrange(8)
     if kind == 0:
         del holder[key]
     elif kind == 1:
@@ -176,8 +184,13 @@ def _grown(rng: Random, tree: Any) -> Any:
     elif kind == 3 and isinstance(holder, dict):
         name = rng.choice(NAMES)
         holder[name] = holder.pop(key) if rng.random() < 0.5 else _copied(holder[key])
-    elif type(holder[key]) in (int, float) and abs(holder[key]) < 1e300 and rng.random() < 0.5:
-        holder[key] = holder[key] * rng.choice((-1, 0, 1e-12, 1.001, 1e6, 1e30, 1e300))
+    elif type(holder[key]) in (int, float) and abs(holder[key]) < 1e300 and rng.random() < 0.7:
+        value = holder[key]
+        holder[key] = rng.choice((-1, 0, 1, 2, 1e-12, 1.001, 1e6, 1e30, 1e300)) * value + rng.choice(
+            (0, 0, 1)
+        )
+    elif isinstance(holder[key], str) and rng.random() < 0.7:
+        holder[key] = rng.choice(NAMES)
     else:
         holder[key] = hostile(rng)
     return tree
@@ -187,11 +200,19 @@ def _copied(value: Any) -> Any:
     return json.loads(json.dumps(value)) if isinstance(value, (dict, list)) else value
 
 
-def _places(tree: Any) -> Any:
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in items:
-        yield tree, key
-        yield from _places(value)
+def _levels(tree: Any) -> Iterator[list[tuple[Any, Any]]]:
+    """The places of a tree, (holder, key), level by level."""
+    holders = [tree]
+    while holders:
+        places = [
+            (holder, key)
+            for holder in holders
+            if isinstance(holder, (dict, list))
+            for key in (holder if isinstance(holder, dict) else range(len(holder)))
+        ]
+        if places:
+            yield places
+        holders = [holder[key] for holder, key in places]
 
 
 def _at(rng: Random, data: bytes) -> int:
@@ -239,7 +260,9 @@ def _insert(rng: Random, data: bytes) -> bytes:
 
 def _integer(rng: Random, data: bytes) -> bytes:
     size, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "little", "big"))
-    at = _at(rng, data) // size * size if rng.random() < 0.5 else _at(rng, data)
+    at = min(
+        _at(rng, data) // size * size if rng.random() < 0.5 else _at(rng, data), max(0, len(data) - size)
+    )
     value = rng.choice(_INTEGERS) % (1 << 8 * size)
     return data[:at] + value.to_bytes(size, order) + data[at + size :]  # type: ignore[arg-type]
 
@@ -247,7 +270,7 @@ def _integer(rng: Random, data: bytes) -> bytes:
 def _float(rng: Random, data: bytes) -> bytes:
     kind = rng.choice("fd")
     size = struct.calcsize(kind)
-    at = _at(rng, data) // 4 * 4 if rng.random() < 0.5 else _at(rng, data)
+    at = min(_at(rng, data) // 4 * 4 if rng.random() < 0.5 else _at(rng, data), max(0, len(data) - size))
     value = rng.choice(_FLOATS)
     if kind == "f" and 3.4e38 < abs(value) < float("inf"):
         value = 3e38
@@ -282,6 +305,7 @@ _DAMAGES: tuple[Mutator, ...] = (
     *(_float, _float, _rename, _rename, _digits),
     _nothing_much,
 )
+_POKES: tuple[Mutator, ...] = (_flip, _set, _integer, _float, _float)
 
 
 def _replace_token(rng: Random, text: str, extra: Sequence[str]) -> str:

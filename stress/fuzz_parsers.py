@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from errors import UserError
-from stress import fuzz_maps, fuzz_runs, fuzz_scenes
+from stress import fuzz_fleets, fuzz_maps, fuzz_runs, fuzz_scenes, fuzz_states
 from stress.fuzz_parser import Parser
 
-PARSERS: tuple[Parser, ...] = (*fuzz_scenes.PARSERS, *fuzz_maps.PARSERS, *fuzz_runs.PARSERS)
+_MODULES = (fuzz_scenes, fuzz_maps, fuzz_states, fuzz_runs, fuzz_fleets)
+PARSERS: tuple[Parser, ...] = tuple(parser for module in _MODULES for parser in module.PARSERS)
 
 
 def parser_named(name: str) -> Parser:

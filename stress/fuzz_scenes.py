@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ from scene.poses import ROTATION_TOLERANCE
 from scene.synthetic import write_synthetic_scene
 from scene.view import View
 from stress.fuzz_containers import in_png
-from stress.fuzz_mutations import damaged, regrown, reworded
+from stress.fuzz_headers import in_ply, in_tiff
+from stress.fuzz_mutations import Mutator, damaged, regrown, reworded
 from stress.fuzz_parser import Parser, Seed, contents, expect
 
 WIDTH, HEIGHT, VIEWS = 24, 18, 3
 _LONGEST_NAME = 255  # bytes of a file name on every common disk
+_INSIDE: dict[str, Mutator] = {".png": in_png, ".tif": in_tiff}
 _MODEL = ("cameras", "images", "points3D", "rigs", "frames")
 
 
@@ -141,7 +144,7 @@ def _transforms(work: Path) -> list[Seed]:
             scene[name] = json.dumps(part).encode()
         aims: dict[str, Any] = {f"scene/{name}": regrown for name in names}
         if content is plain:
-            aims["scene/points.ply"] = damaged
+            aims["scene/points.ply"] = in_ply
         seeds.append(Seed({f"scene/{name}": data for name, data in scene.items()}, aims))
     return seeds
 
@@ -186,7 +189,7 @@ def _images(work: Path) -> list[Seed]:
         except cv2.error:  # a format that this OpenCV was built without
             continue
         if done:
-            how = in_png if end == ".png" else damaged
+            how = _INSIDE.get(end, damaged)
             refused = pixels.dtype == np.float32
             seeds.append(Seed({f"image{end}": data.tobytes()}, {f"image{end}": how}, refused))
     return seeds
@@ -213,14 +216,11 @@ def _photographs(work: Path) -> list[Seed]:
         exif.get_ifd(0x8769).update({0x920A: 35.0, 0xA405: 50})
         options = {} if end == ".bmp" else {"exif": exif.tobytes()}
         image.save(data, {"jpg": "JPEG", "tif": "TIFF"}.get(end[1:], end[1:].upper()), **options)
-        mutator = in_png if end == ".png" else damaged
-        seeds.append(Seed({f"photo{end}": data.getvalue()}, {f"photo{end}": mutator}))
+        seeds.append(Seed({f"photo{end}": data.getvalue()}, {f"photo{end}": _INSIDE.get(end, damaged)}))
     return seeds
 
 
 def _read_photograph(folder: Path) -> None:
-    import tempfile
-
     from photos.collect import copy_upright
 
     (path,) = folder.iterdir()
@@ -228,6 +228,29 @@ def _read_photograph(folder: Path) -> None:
         (photo,) = copy_upright([path], Path(target))
         expect(photo.width >= 1 and photo.height >= 1, "a photograph without pixels")
         expect([one.name for one in Path(target).iterdir()] == [photo.name], "other files than the copy")
+
+
+def _videos(work: Path) -> list[Seed]:
+    rng = np.random.default_rng(0)
+    seeds = []
+    for end, code in ((".mp4", "mp4v"), (".avi", "MJPG")):  # Matroska's numbers are random
+        path = work / f"video{end}"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10.0, (64, 48))
+        for _ in range(6):
+            writer.write(cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48)))
+        writer.release()
+        if path.is_file() and path.stat().st_size > 1_000:  # its ffmpeg may lack a coder
+            seeds.append(Seed({path.name: path.read_bytes()}, {path.name: damaged}))
+    return seeds
+
+
+def _read_video(folder: Path) -> None:
+    from photos.video import pick_frames
+
+    (path,) = folder.iterdir()
+    with tempfile.TemporaryDirectory(dir=folder.parent) as target:
+        frames = pick_frames(path, Path(target), 3, quiet=True)
+        expect(2 <= len(frames) <= 3 and all(frame.is_file() for frame in frames), f"{len(frames)} frames")
 
 
 PARSERS = (
@@ -247,4 +270,5 @@ PARSERS = (
     Parser("cameras_json", "cameras.json", _cameras_json, _read_cameras),
     Parser("images", "images and masks: PNG, JPEG, TIFF, WebP, BMP, PPM, JPEG 2000", _images, _read_image),
     Parser("photographs", "photographs with EXIF, for structure from motion", _photographs, _read_photograph),
+    Parser("videos", "videos, for structure from motion: MP4, AVI", _videos, _read_video),
 )

@@ -6,6 +6,7 @@ Most trainings here are pretended (fake_train.py); real ones are in test_real.py
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -292,10 +293,33 @@ def test_a_damaged_record_is_named(scenes, pretended, tmp_path):
     record = output / "logs" / "room.json"
     good = json.loads(record.read_text())
     bad = [{**good, "psnr": "high"}, {**good, "status": "lost"}, {**good, "format": 9}, {**good, "more": 1}]
-    for text in ("[]", "{", *map(json.dumps, [*bad, {**good, "digest": 3}, {**good, "attempts": None}])):
+    bad += [{**good, "digest": 3}, {**good, "attempts": None}, {**good, "seconds": math.inf}]
+    huge = [{**good, "gaussians": 10**400}, {**good, "seconds": 10**400}]
+    for text in ("[]", "{", "[" * 100_000, *map(json.dumps, [*bad, *huge])):
         record.write_text(text)
         with pytest.raises(UserError, match=r"room\.json: expected what became of a scene"):
             run(scenes, output)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "[" * 100_000),
+        ("summary.json", '{"gaussians": Infinity, "peak_memory_gib": 1, "test_views": 0}'),
+        ("summary.json", '{"gaussians": 7, "peak_memory_gib": NaN, "test_views": 0}'),
+        ("results.json", '{"ours_10": {"PSNR": NaN, "SSIM": 0.5}}'),
+        ("results.json", '{"ours_10": [1, 2]}'),
+    ],
+)
+def test_figures_of_a_run_that_are_none_are_left_out(tmp_path, name, content):
+    good = '{"gaussians": 7, "peak_memory_gib": 0.5, "test_views": 1, "iterations": 10}'
+    fleet = FleetFolder(tmp_path)
+    (tmp_path / "room").mkdir()
+    for file, text in (("summary.json", good), (name, content)):
+        (tmp_path / "room" / file).write_text(text)
+    found = fleet.measured("room", Outcome("done"))
+    assert (found.psnr, found.ssim) == (None, None)
+    assert found.gaussians == (7 if name == "results.json" else None)
 
 
 def test_a_line_for_what_has_no_test_views():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,9 +125,18 @@ def test_a_partition_is_kept_until_the_scene_or_the_wish_changes(small_scene, tm
     os.utime(scene / "images" / "view_000.png")
     assert write_partition(scene, place, WISH).digest != made.digest
     assert model.stat().st_mtime_ns != before
-    (place / "partition.json").write_text('{"format": 1}')
-    with pytest.raises(UserError, match="expected a scene's partition"):
-        read_partition(place)
+    good = json.loads((place / "partition.json").read_text())
+    cell, name = good["cells"][0], good["cells"][0]["name"]
+    bad: list[dict[str, Any]] = [
+        {"sizes": list(good["sizes"])}, {"sizes": {}}, {"sizes": {**good["sizes"], name: [math.inf, 1]}},
+        {"cells": [{**cell, "name": "../elsewhere"}]}, {"cells": [{**cell, "low": [10**400, 0]}]},
+        {"origin": [math.nan, 0, 0]}, {"axes": [[math.inf, 0, 0], [0, 1, 0]]},
+    ]  # fmt: skip
+    texts = [json.dumps({**good, **change}) for change in bad]
+    for text in ('{"format": 1}', "[" * 100_000, *texts):
+        (place / "partition.json").write_text(text)
+        with pytest.raises(UserError, match="expected a scene's partition"):
+            read_partition(place)
 
 
 def test_what_only_held_out_views_saw_is_in_no_block(small_scene, tmp_path):

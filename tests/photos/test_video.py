@@ -38,6 +38,25 @@ def test_a_short_video_gives_all_its_frames(tmp_path):
     assert len(pick_frames(video, tmp_path / "out", 20, quiet=True)) == 5
 
 
+def test_a_frame_without_pixels_is_passed_over(tmp_path, monkeypatch):
+    class Capture:  # no subclass: OpenCV's classes crash as bases
+        def __init__(self, path, opened=cv2.VideoCapture):
+            self._whole = opened(path)
+
+        def __getattr__(self, name):
+            return getattr(self._whole, name)
+
+        def retrieve(self):
+            ok, frame = self._whole.retrieve()
+            return ok, frame if self._whole.get(cv2.CAP_PROP_POS_FRAMES) != 2 else None
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    video = _write(tmp_path / "damaged.mp4", 5, set())
+    (tmp_path / "out").mkdir()
+    found = pick_frames(video, tmp_path / "out", 20, quiet=True)
+    assert [path.name for path in found] == [f"frame_{i:06}.jpg" for i in (0, 2, 3, 4)]
+
+
 def test_blur_lowers_sharpness():
     picture = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     assert sharpness(picture) > 10 * sharpness(np.asarray(cv2.GaussianBlur(picture, (0, 0), 3), np.uint8))

@@ -6,9 +6,13 @@ small disks, every kind of file (scripts/stress faults).
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -18,7 +22,7 @@ from stress.fault_child import damage
 from stress.fault_disk import fill_while_training
 from stress.fault_images import harm_before_going_on
 from stress.fault_kills import kill
-from stress.fault_runs import Ended, damage_done, differences, misses, run, unlike
+from stress.fault_runs import ROOT, Ended, damage_done, differences, misses, run, unlike
 from stress.fault_signals import signal_twice
 
 ITERATIONS = 60  # six checkpoints, with a .ply in the middle
@@ -105,3 +109,20 @@ def test_trees_are_compared_to_the_last_bit_and_type():
     assert differences(tree, {"a": [torch.tensor([0.0, 1e-45]), 1], "b": "x"}) == [".a[0] has other bits"]
     assert differences(tree, {"a": [torch.zeros(2), 1.0], "b": "x"}) == [".a[1] differs"]
     assert differences(tree, {"a": [torch.zeros(2, dtype=torch.int32), 1]}) == [" differs"]
+
+
+def test_a_harness_that_is_told_to_stop_ends_its_children_and_leaves_no_folder(tmp_path):
+    command = [sys.executable, "-m", "stress", "faults", "--short", "--only", "paths"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    output = tmp_path / "figures"
+    with subprocess.Popen(
+        [*command, "--output", str(output)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as harness:
+        until = time.monotonic() + 120  # what loads takes seconds, on a busy machine a minute
+        while not list(tmp_path.glob("faults_*/moments_*")) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert harness.poll() is None, "its first training has begun"
+        harness.terminate()
+        _, said = harness.communicate(timeout=60)
+    assert harness.returncode == 143 and "Aborted" not in said
+    assert not list(tmp_path.glob("faults_*")) and not list(output.iterdir())
