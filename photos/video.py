@@ -36,6 +36,7 @@ def pick_frames(video: Path, folder: Path, count: int, *, quiet: bool = False) -
     Raises:
         UserError: it is no video, or has fewer than two frames.
     """
+    _refuse_text(video)
     capture = cv2.VideoCapture(str(video))
     try:
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -88,6 +89,22 @@ def _sharpest(capture: cv2.VideoCapture, total: int, count: int, quiet: bool) ->
             number += 1
             bar.update()
     return {number: frame for _, number, frame in best.values()}
+
+
+def _refuse_text(video: Path) -> None:
+    """A list of other files, as ffmpeg follows them whatever the name's ending, is no video.
+
+    Raises:
+        UserError: it begins as text does, or cannot be read.
+    """
+    try:
+        with video.open("rb") as file:
+            begin = file.read(16).removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise UserError(f"{video}: cannot be read ({error.strerror}): check the path") from error
+    film = begin.startswith((b"RIFF", b"YUV4MPEG2"))  # kinds of video whose first bytes may all be letters
+    if begin and not film and all(32 <= byte <= 126 or byte in b"\t\n\r" for byte in begin):
+        raise UserError(f"{video}: begins as text, not as a video: give the video itself, or photographs")
 
 
 def _count(video: Path) -> int:

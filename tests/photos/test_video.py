@@ -62,7 +62,17 @@ def test_blur_lowers_sharpness():
     assert sharpness(picture) > 10 * sharpness(np.asarray(cv2.GaussianBlur(picture, (0, 0), 3), np.uint8))
 
 
-@pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_list_of_other_files_is_not_followed(tmp_path, mark):
+    _write(tmp_path / "other.avi", 12, set())
+    text = f"ffconcat version 1.0\nfile '{tmp_path}/other.avi'\n"
+    (tmp_path / "list.mp4").write_bytes(mark + text.encode())
+    (tmp_path / "frames").mkdir()
+    with pytest.raises(UserError, match=r"list\.mp4: begins as text"):
+        pick_frames(tmp_path / "list.mp4", tmp_path / "frames", 4)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0no video at all" * 100, bytes(range(128, 228)) * 20])
 def test_what_is_no_video_is_named(tmp_path, content, capfd):
     (tmp_path / "a.mp4").write_bytes(content)
     (tmp_path / "out").mkdir()
