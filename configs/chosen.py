@@ -18,6 +18,7 @@ OF_THE_CALL = frozenset(
         "config",
         "resume",
         "overwrite",
+        "sharded",
         "quiet",
         "log_level",
         "viewer",
