@@ -65,8 +65,8 @@ def whole_rows(tree: Any, team: Team) -> Any:
 
 
 def own_share(limit: int, place: Place) -> int:
-    """A process's part of a number of Gaussians; those of all processes add up to it."""
-    return limit * (place.rank + 1) // place.size - limit * place.rank // place.size
+    """How many rows of so many are a process's; those of all processes add up to the limit."""
+    return len(range(place.rank, limit, place.size))
 
 
 def reseed(generator: torch.Generator, seed: int, iteration: int, place: Place) -> None:

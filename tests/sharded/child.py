@@ -1,7 +1,7 @@
 """train.py with gsplat's fake, as one of several processes: `child.py OPTIONS_OF_TRAIN`.
 
 It also binds every call of gsplat.rasterization to the real one's signature, and counts those with
-`distributed=True` in the folder that $CALLS names.
+`distributed=True` in the folder that $CALLS names. With $ACCELERATOR tensors are on tests.accelerator's GPU.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import train
+from tests.accelerator import Accelerator
 from tests.sharded import fake_gsplat
 
 CPU = torch.device("cpu")
@@ -33,18 +34,13 @@ def watched(*args: Any, **kwargs: Any) -> Any:
         {
             **{name: given[name] for name in ("distributed", "packed", "absgrad", "width", "height")},
             "gaussians": len(given["means"]),
+            "device": given["means"].device.type,
             "cameras": len(given["viewmats"]),
             "images": list(result[0].shape),
             "means2d": list(meta["means2d"].shape),
         }
     )
     return result
-
-
-patch = pytest.MonkeyPatch()
-fake_gsplat.install(patch)
-patch.setattr(gsplat, "rasterization", watched)
-patch.setattr(train, "device_for", lambda backend: CPU)
 
 
 def main() -> None:
@@ -54,4 +50,13 @@ def main() -> None:
         Path(folder, name).write_text(json.dumps(calls), encoding="utf-8")
 
 
-train.run_command(main)
+patch = pytest.MonkeyPatch()
+patch.setattr(gsplat, "rasterization", watched)
+if "ACCELERATOR" in os.environ:
+    with Accelerator() as accelerator:
+        fake_gsplat.install(patch, accelerator)
+        train.run_command(main)
+else:
+    fake_gsplat.install(patch)
+    patch.setattr(train, "device_for", lambda backend: CPU)
+    train.run_command(main)
