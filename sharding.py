@@ -87,11 +87,12 @@ def own_part(
     Raises:
         UserError: there are fewer Gaussians than processes.
     """
-    if len(whole.gaussians) < team.size:
-        raise UserError(
-            f"--sharded: expected a Gaussian for every process at least, got {len(whole.gaussians)} for "
-            f"{team.size} processes: start fewer, or leave --sharded out"
-        )
+    with team.agreed():
+        if len(whole.gaussians) < team.size:
+            raise UserError(
+                f"--sharded: expected a Gaussian for every process at least, got {len(whole.gaussians)} for "
+                f"{team.size} processes: start fewer, or leave --sharded out"
+            )
     asked = config.densify
     densify = replace(
         asked,
