@@ -25,14 +25,14 @@ SHOWN_VIEWS = 4  # test (or training) views whose images TensorBoard gets
 MEASURED_VIEWS = 8  # training views whose mean PSNR and SSIM are logged beside the test views
 
 
-def describe(config: Config, scene: Scene, gaussians: Gaussians, backend: str) -> str:
+def describe(config: Config, scene: Scene, gaussians: int, backend: str) -> str:
     """One line about what starts."""
     camera = scene.train[0].camera
     threads = torch.get_num_threads()
     where = backend if backend == "gsplat" else f"{backend} ({threads} thread{'s' if threads > 1 else ''})"
     return (
         f"{title_of(scene.source)}: {len(scene.train)} training and {len(scene.test)} test views, "
-        f"{camera.width}x{camera.height}; {len(gaussians):,} Gaussians; preset {config.config}, "
+        f"{camera.width}x{camera.height}; {gaussians:,} Gaussians; preset {config.config}, "
         f"{config.iterations:,} iterations on {where}"
     )
 

@@ -4,7 +4,8 @@
 
 A scene is loaded, Gaussians start from its points, and every iteration renders random training views
 (one, or --batch_size), compares them with their photographs, moves the Gaussians, and now and then adds
-and removes some. Several processes can share the views of an iteration (torchrun train.py ...).
+and removes some. Several processes can share the views of an iteration, and the Gaussians too (torchrun
+train.py ...).
 Each step below is one call into a room (folder) of the same name.
 """
 
@@ -76,9 +77,22 @@ from losses import (
 from native import cache_folder, set_threads
 from photos import scene_of
 from rasterizer import resolve_backend
-from replicas import ALONE, Place, Sums, Team, form_team, mute_parsing, place_of, usable_cores
+from replicas import (
+    ALONE,
+    Place,
+    ShardSums,
+    Sums,
+    Team,
+    connected,
+    form_team,
+    mute_parsing,
+    place_of,
+    reseed,
+    usable_cores,
+)
 from scene import Camera, ImagePyramid, Points, Scene, View, ViewSampler, load_scene, write_cameras_json
 from scene.geometry import is_forward_facing
+from sharding import check_place, check_views, count, own_part, whole_state
 from showing import compare, describe, finish, say_skipped, show, show_knowledge
 from viewer.painter import Style
 from viewer.training import NoViewer, open_viewer
@@ -94,6 +108,7 @@ def main() -> None:
         parsed = parse_command_line()
         hear(parsed.config.log_level if place.leads else "error")
         backend = resolve_backend(parsed.config.backend)
+        check_place(parsed.config, backend, place)
     set_threads(parsed.config.threads or usual_threads(place))
     if place.size > 1:
         end_at_once()
@@ -115,6 +130,7 @@ def run(parsed: Parsed, backend: str, team: Team) -> None:
         around = not is_forward_facing([view.camera for view in scene.train])
         config = parsed.resolve(len(scene.train), backend, around=around)
         config = with_batch(replace(config, quiet=quiet), parsed, team)
+        check_views(config, scene, team.place)
         folder = OutputFolder(config.model_path)
         last = latest_checkpoint(folder.checkpoints) if config.resume else None
         teachers = range(config.pseudo.teachers_of(config.iterations))
@@ -192,7 +208,7 @@ def train(
     `there`: the numbers of the teachers that a run to resume has trained already.
     """
     device = device_for(backend)
-    state = start(config, scene, knowledge.points, device)
+    state = start(config, scene, knowledge.points, torch.device("cpu") if config.sharded else device)
     at_hand = knowledge.to(device)
     with team.agreed():
         if last is not None:
@@ -203,6 +219,8 @@ def train(
             write_cameras_json(output.cameras, [*scene.train, *scene.test])
         save_config(output.config, config)
     team.check_same(tensors_of(state), "at the start")
+    if config.sharded:
+        state = own_part(config, scene, state, device, team)
     first, clock = state.iteration, time.perf_counter()
 
     with (
@@ -226,7 +244,7 @@ def train(
             stop=stop,
         ) as viewer,
     ):
-        tracker.message(describe(config, scene, state.gaussians, backend))
+        tracker.message(describe(config, scene, state.total, backend))
         if team.size > 1:
             tracker.message(shares(config, team))
         for line in knowledge.lines:
@@ -235,7 +253,6 @@ def train(
             show_knowledge(tracker, knowledge)
         save = partial(
             save_checkpoint,
-            state=state,
             config_dict=to_plain(config),
             keep=config.keep_checkpoints,
             protected=config.checkpoint_iterations,
@@ -244,21 +261,23 @@ def train(
         began = time.perf_counter()
         if config.pseudo.teachers_of(config.iterations) and first < config.iterations:
             if last is None and team.leads:  # so that a run that is stopped here can be resumed
-                save(checkpoint_path(output.checkpoints, 0))
+                save(checkpoint_path(output.checkpoints, 0), state)
             with tracker.paused(), generators_kept(state.generator):
                 taught = teach(config, scene, at_hand, there, output, backend, stop, tracker, viewer, team)
         teaching = time.perf_counter() - began - viewer.paused_seconds
         lessons = Lessons.of(config, at_hand, taught, device)
+        ended = first >= config.iterations
+        whole = whole_state(config, scene, state, team) if config.sharded and ended else state
         for iteration in range(first + 1, config.iterations + 1):
             view = learn_once(config, scene, state, lessons, iteration, backend, tracker, team)
             tracker.pool(iteration, team.tell)
-            tracker.bar(
-                iteration, len(state.gaussians), state.optimizer, (view.camera.width, view.camera.height)
-            )
+            tracker.bar(iteration, state.total, state.optimizer, (view.camera.width, view.camera.height))
             if is_due(iteration - 1, every=config.densify.every):  # one step after a refinement
                 team.check_same(tensors_of(state), f"iteration {iteration}")
             if team.any(stop.requested):
                 stop.request()
+            if config.sharded and (stop.requested or is_read(config, iteration)):
+                whole = whole_state(config, scene, state, team)
             if not team.leads:
                 if stop.requested and iteration < config.iterations:
                     stop.leave()
@@ -266,16 +285,16 @@ def train(
             with tracker.paused():
                 viewer.step(iteration, state.gaussians, tracker.latest)
                 if is_due(iteration, at=config.test_iterations, last=config.iterations):
-                    report = show(config, scene, state.gaussians, backend, tracker, iteration)
+                    report = show(config, scene, whole.gaussians.to(device), backend, tracker, iteration)
                 if is_due(iteration, every=max(1, config.iterations // HISTOGRAMS)):
-                    tracker.histograms(iteration, state.gaussians)
+                    tracker.histograms(iteration, whole.gaussians)
                 if is_due(iteration, at=config.save_iterations, last=config.iterations):
-                    save_ply(output.point_cloud(iteration), state.gaussians)
+                    save_ply(output.point_cloud(iteration), whole.gaussians)
                 checkpoint_due = is_due(
                     iteration, config.checkpoint_iterations, config.checkpoint_every, last=config.iterations
                 )
                 if checkpoint_due or stop.requested:
-                    save(checkpoint_path(output.checkpoints, iteration))
+                    save(checkpoint_path(output.checkpoints, iteration), whole)
             if stop.requested and iteration < config.iterations:
                 say_skipped(lessons.objective.skipped)
                 stop.leave()
@@ -284,16 +303,16 @@ def train(
         if not team.leads:
             return
         say_skipped(skipped)
-        if first >= config.iterations:  # it ended here, or was killed just before the figures were written
+        if ended:  # it ended here, or was killed just before the figures were written
             tracker.message(f"the run is at iteration {first} already; raise --iterations to train on")
-            report = show(config, scene, state.gaussians, backend, tracker, first)
-            save_ply(output.point_cloud(first), state.gaussians)
+            report = show(config, scene, whole.gaussians.to(device), backend, tracker, first)
+            save_ply(output.point_cloud(first), whole.gaussians)
         compare(config, scene, tracker, report, time.perf_counter() - clock)
     finish(
         config,
         scene,
         output,
-        state,
+        whole,
         report,
         backend,
         (config.iterations - first, time.perf_counter() - clock - viewer.paused_seconds, teaching),
@@ -304,8 +323,9 @@ def train(
 def shares(config: Config, team: Team) -> str:
     """What several processes mean, in a line."""
     shown = config.iterations * config.batch_size
+    shared = f"{'the Gaussians and ' if config.sharded else ''}{config.batch_size} views a step"
     return (
-        f"{team.size} processes share {config.batch_size} views a step: {config.iterations:,} iterations "
+        f"{team.size} processes share {shared}: {config.iterations:,} iterations "
         f"show {shown:,} photographs; for as many as one process with a view a step would show, --iterations "
         f"{max(1, config.iterations // config.batch_size)}"
     )
@@ -319,11 +339,14 @@ def added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 def tensors_of(state: TrainingState) -> dict[str, Tensor]:
     """What has to be the same in all processes after every step."""
+    random = {"the random numbers": state.generator.get_state()}
+    if state.counts:  # each process has Gaussians of its own
+        return random
     found = {key: value.detach() for key, value in state.gaussians.params.items()}
     for group in state.optimizer.param_groups:
         for key, value in state.optimizer.state.get(group["params"][0], {}).items():
             found[f"{group['name']}'s {key}"] = value
-    return {**found, "the random numbers": state.generator.get_state()}
+    return {**found, **random}
 
 
 @dataclass
@@ -374,7 +397,7 @@ def draw(config: Config, state: TrainingState, lessons: Lessons, iteration: int)
         chosen=state.sampler.next(),
         background=config.model.training_background(generator).to(gaussians.device),
         sh_degree=dropped_sh_degree(config.regularise, degree, generator),
-        opacity_factors=dropout_factors(config.regularise, len(gaussians), progress, generator),
+        opacity_factors=dropout_factors(config.regularise, len(gaussians), progress, state.local),
         shift=draw_shift(config.loss.binocular_shift, generator) if binocular else 0.0,
         pseudo=lessons.pseudo.draw(iteration, generator),
     )
@@ -392,8 +415,12 @@ def learn_once(
 ) -> View:
     """One iteration: density control, gradients of the views of a batch, a step. Returns the last view."""
     gaussians, optimizer, densifier = state.gaussians, state.optimizer, state.densifier
+    if config.sharded:
+        reseed(state.local, config.seed, iteration, team.place)
     if iteration > 1:  # here, so that what is shown and saved is not a model just cut up or reset
         densifier.refine(iteration - 1, gaussians, optimizer)
+        if config.sharded:
+            count(state, team)
         if len(gaussians) == 0:
             raise CameToNothing(
                 f"iteration {iteration - 1}: no Gaussians are left, all have been pruned: start anew with a "
@@ -402,11 +429,15 @@ def learn_once(
     set_learning_rates(optimizer, config.optim, scene.extent, iteration, config.iterations, config.batch_size)
     draws = [draw(config, state, lessons, iteration) for _ in range(config.batch_size)]
     flat = max(drawn.sh_degree for drawn in draws) == 0
-    sums = Sums(team, gaussians, densifier, without=frozenset({"shN"} if flat else ()))
+    if config.sharded:
+        sums: Sums | ShardSums = ShardSums(team, densifier)
+    else:
+        sums = Sums(team, gaussians, densifier, without=frozenset({"shN"} if flat else ()))
     for drawn in team.share(draws):  # gradients add up: to Adam, a sum is as good as a mean
         info = None
         if drawn is not None:
-            info = look(config, scene, state, lessons, iteration, drawn, backend, tracker)
+            with connected():
+                info = look(config, scene, state, lessons, iteration, drawn, backend, tracker)
         sums.add(info)
     sums.finish()
     skipped = lessons.objective.skipped
@@ -429,6 +460,13 @@ def is_checked(config: Config, iteration: int) -> bool:
     return any(is_due(iteration, files, every, config.iterations) for every in rests)
 
 
+def is_read(config: Config, iteration: int) -> bool:
+    """Whether figures or files are made of the whole model after an iteration."""
+    at = {*config.test_iterations, *config.save_iterations, *config.checkpoint_iterations}
+    rests = (config.checkpoint_every, max(1, config.iterations // HISTOGRAMS))
+    return any(is_due(iteration, at, every, config.iterations) for every in rests)
+
+
 def look(
     config: Config,
     scene: Scene,
@@ -449,6 +487,7 @@ def look(
         sh_degree=drawn.sh_degree,
         opacity_factors=drawn.opacity_factors,
         antialiased=config.model.antialiased,
+        distributed=config.sharded,
         backend=backend,
     )
     binocular = config.loss.binocular_at(iteration)
@@ -465,8 +504,8 @@ def look(
         view.weight(),
         iteration=iteration,
         prior=prior,
-        linear_scales=gaussians.linear_scales,
-        linear_opacities=gaussians.linear_opacities,
+        linear_scales=lambda: gaussians.linear_scales() * state.weight,
+        linear_opacities=lambda: gaussians.linear_opacities() * state.weight,
     )
     if binocular:
         baseline = baseline_of(drawn.shift, view.camera, render.depth[0])

@@ -19,6 +19,7 @@ OF_THE_CALL = frozenset(
         "config",
         "resume",
         "overwrite",
+        "sharded",
         "quiet",
         "log_level",
         "viewer",

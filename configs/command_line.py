@@ -28,6 +28,7 @@ SHORT = {"-r": "--resolution"}  # 3DGS habit; the other short names are declared
 # What a resumed run may change: where and how it runs and what it shows, and how long.
 _MAY_CHANGE = {
     *("source_path", "model_path", "resume", "overwrite", "iterations", "backend", "threads", "quiet"),
+    "sharded",
     *("test_iterations", "save_iterations", "checkpoint_iterations", "checkpoint_every", "keep_checkpoints"),
     *("log_every", "log_level", "config", "depth.depth_cache", "depth.depth_weights"),
     *("viewer", "viewer_port", "viewer_host"),
@@ -222,7 +223,7 @@ def _base(argv: Sequence[str], given: dict[str, list[str]]) -> Config | None:
                 f"--resume: the run in {folder} was started with --config {saved.config}, got {wanted}: "
                 "leave --config out, or start anew in another -m."
             )
-        return dataclasses.replace(saved, resume=False, overwrite=False)
+        return dataclasses.replace(saved, resume=False, overwrite=False, sharded=False)
     return dataclasses.replace(load_preset(wanted), config=wanted) if wanted else None
 
 

@@ -61,6 +61,9 @@ class Config:
     backend: Literal["auto", "gsplat", "cpu", "reference"] = "auto"
     """Rasterizer: gsplat (CUDA), cpu (C++, all cores), reference (plain torch, slow, exact). auto: gsplat
     where there is a GPU, else cpu."""
+    sharded: Flag = False
+    """Each of several processes (torchrun, one a GPU) holds a part of the Gaussians, for more of them than
+    fit into one GPU; without it each holds them all. gsplat only. A run that goes on is told it again."""
     threads: int = 0
     """CPU threads; 0 = all cores. The result is the same for any number."""
     seed: int = 0

@@ -42,6 +42,7 @@ def check_together(config: Config, given: Collection[str]) -> None:
     _check_densify(config, given)
     _check_pseudo(config, given)
     _check_alone(config, given)
+    _check_sharded(config)
 
 
 def _check_alone(config: Config, given: Collection[str]) -> None:
@@ -71,6 +72,28 @@ def _check_alone(config: Config, given: Collection[str]) -> None:
         raise ConfigError(
             f"--depth_loss {loss.depth_loss}: it has no effect at --loss.depth_weight 0: give it a weight."
         )
+
+
+def _check_sharded(config: Config) -> None:
+    """What processes with Gaussians of their own cannot do."""
+    if not config.sharded:
+        return
+    dropped, densify, pseudo = config.regularise.sh_dropout, config.densify, config.pseudo
+    grows = densify.strategy == "default"
+    refused = {  # what is asked for: whether it is, and why not
+        "--viewer": (config.viewer, "it would show one process's Gaussians"),
+        "--densify.absgrad": (grows and densify.absgrad, "gsplat has no such gradients between processes"),
+        "--densify.unpool": (grows and densify.unpool > 0.0, "a process does not know all neighbours"),
+        "--regularise.sh_dropout": (dropped > 0.0, "a picture's Gaussians would have different degrees"),
+        "--loss.binocular": (config.loss.binocular > 0.0, "processes render photographed views only"),
+        "--pseudo.depth": (pseudo.depth > 0.0, "processes render photographed views only"),
+        "--pseudo.warped": (pseudo.warped > 0.0, "processes render photographed views only"),
+        "--pseudo.taught": (pseudo.taught > 0.0, "processes render photographed views only"),
+    }
+    for option, (asked, reason) in refused.items():
+        if asked:
+            off = "leave it out" if option in ("--viewer", "--densify.absgrad") else f"set {option} 0"
+            raise ConfigError(f"--sharded: {option} does not go together with it, {reason}: {off}.")
 
 
 def _check_densify(config: Config, given: Collection[str]) -> None:

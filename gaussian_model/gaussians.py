@@ -161,6 +161,7 @@ class Gaussians:
         absgrad: bool = False,
         opacity_factors: Tensor | None = None,
         antialiased: bool = False,
+        distributed: bool = False,
         backend: str = "auto",
     ) -> RenderOutput:
         """Render; see `gaussian_model.render.render`."""
@@ -173,6 +174,7 @@ class Gaussians:
             absgrad=absgrad,
             opacity_factors=opacity_factors,
             antialiased=antialiased,
+            distributed=distributed,
             backend=backend,
         )
 

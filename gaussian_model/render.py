@@ -35,6 +35,7 @@ def render(
     absgrad: bool = False,
     opacity_factors: Tensor | None = None,
     antialiased: bool = False,
+    distributed: bool = False,
     backend: str = "auto",
 ) -> RenderOutput:
     """Render C cameras of one size.
@@ -52,6 +53,8 @@ def render(
         absgrad: let backward also leave `info["means2d"].absgrad`.
         opacity_factors: [N] >= 0 on opacities, whose product stays at most 1 (dropout); None = 1.
         antialiased: compensate opacities for the screen-space filter.
+        distributed: these are this process's share of the Gaussians, and the images show all processes';
+            see `rasterizer.rasterization`.
         backend: `auto` or one of `rasterizer.available_backends()`.
 
     Returns:
@@ -93,6 +96,7 @@ def render(
         render_mode=_RENDER_MODES[depth],
         absgrad=absgrad,
         rasterize_mode="antialiased" if antialiased else "classic",
+        distributed=distributed,
         backend=backend,
     )
     alpha = alphas[..., 0]

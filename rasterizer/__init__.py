@@ -146,7 +146,12 @@ def rasterization(
             those of gsplat's chunks of more than `channel_chunk` do.
         rasterize_mode: classic, or antialiased (Mip-Splatting's opacity compensation).
         channel_chunk: how many channels gsplat renders at once; no effect on the result. gsplat 1.5 only.
-        distributed: gsplat backend only; so are the arguments below.
+        distributed: each process of torch.distributed gives its own N Gaussians and C cameras (as many as the
+            others, of the same size) and gets the images of all processes' Gaussians. meta's means2d and
+            radii are then those of its own Gaussians in the cameras of all processes, [sum of C, N, ...] in
+            the order of ranks, and their gradients complete. All call it, and its backward, in step; each
+            has at least one Gaussian. Needs packed=False and no absgrad. gsplat backend only; so are the
+            arguments below.
         camera_model: pinhole; others with gsplat only.
         segmented: gsplat's choice of sorting.
         covars: covariances in place of quats and scales.
@@ -193,6 +198,8 @@ def rasterization(
         if not all(isinstance(part, Tensor) and part.dim() == 3 for part in colors) or len(colors) != 2:
             raise ValueError("colors: expected a tensor, or a pair of tensors [N, 1, 3] and [N, K-1, 3]")
     if backend == "gsplat":
+        if distributed:
+            _check_distributed(packed, absgrad)
         if isinstance(colors, tuple):
             colors = torch.cat([colors[0], colors[1][:, : (sh_degree or 0) * ((sh_degree or 0) + 2)]], 1)
         # Defaults are left out: gsplat's next version has no channel_chunk, and more names may go.
@@ -246,6 +253,14 @@ def rasterization(
         packed=packed, backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad,
         antialiased=rasterize_mode == "antialiased",
     )  # fmt: skip
+
+
+def _check_distributed(packed: bool, absgrad: bool) -> None:
+    """Refuses what gsplat 1.5.3 does wrong between processes: packed rows keep the images of their origin."""
+    version = gsplat_backend.TESTED_VERSION
+    for name, on in (("packed", packed), ("absgrad", absgrad)):
+        if on:
+            raise NotImplementedError(f"{name}: gsplat {version} has it not with distributed")
 
 
 def _stages(backend: str, means: Tensor) -> Stages:

@@ -97,16 +97,29 @@ class Sums:
             everybody, facts, taken, strict=True
         ):
             if there:
-                means2d = torch.zeros(1, n, 2, device=row.device, requires_grad=bool(has_gradient))
-                if has_gradient:
-                    found = row[:, 2:].contiguous().view(torch.float32).unsqueeze(0)
-                    means2d.grad = found
-                    if is_absolute:
-                        means2d.absgrad = found  # type: ignore[attr-defined]
-                radii = row[:, :2].contiguous().unsqueeze(0)
-                self._densifier.collect(
-                    {"radii": radii, "means2d": means2d, "width": width, "height": height}
-                )
+                found = row[:, 2:].contiguous().view(torch.float32) if has_gradient else None
+                view = of_one_view(row[:, :2].contiguous(), found, width, height, absolute=bool(is_absolute))
+                self._densifier.collect(view)
+
+
+def of_one_view(
+    radii: Tensor, gradient: Tensor | None, width: int, height: int, *, absolute: bool = False
+) -> dict[str, Any]:
+    """The rasterizer's meta of one view, of which no more is known than the densifier reads.
+
+    Args:
+        radii: [N, 2] int32, pixels.
+        gradient: of the projected positions, [N, 2]; None = the loss does not depend on them.
+        width: of the view, pixels.
+        height: likewise.
+        absolute: the gradient is one of absolute values.
+    """
+    means2d = torch.zeros(1, len(radii), 2, device=radii.device, requires_grad=gradient is not None)
+    if gradient is not None:
+        means2d.grad = gradient.unsqueeze(0)
+        if absolute:
+            means2d.absgrad = means2d.grad  # type: ignore[attr-defined]
+    return {"radii": radii.unsqueeze(0), "means2d": means2d, "width": width, "height": height}
 
 
 def _facts(info: Mapping[str, Any] | None) -> tuple[int, int, int, int]:

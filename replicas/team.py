@@ -103,6 +103,30 @@ class Team:
             distributed.all_to_all_single(got, own)
         return got.view(self.size, -1)
 
+    @torch.no_grad()
+    def to_leader(self, own: Tensor) -> list[Tensor]:
+        """A tensor [n, ...] of every process on process 0's CPU, by rank; no rows in the other processes.
+
+        Of equal type, and shape but for n. They come one after the other, so that a GPU holds one at a time.
+        """
+        if self.size == 1:
+            return [own.cpu()]
+        import torch.distributed as distributed
+
+        lengths = [row[0] for row in self.numbers([len(own)])]
+        own = own.detach().to(self.device).contiguous()
+        found = [own.cpu()] if self.leads else [own[:0].cpu()]
+        for rank in range(1, self.size):
+            with _reached():
+                if rank == self.place.rank and lengths[rank]:
+                    distributed.send(own, 0)
+                elif self.leads:
+                    part = own.new_empty(lengths[rank], *own.shape[1:])
+                    if lengths[rank]:
+                        distributed.recv(part, rank)
+                    found.append(part.cpu())
+        return found
+
     def tell(self, own: Any) -> list[Any]:
         """A value of every process, by rank; sent as JSON."""
         if self.size == 1:
@@ -229,6 +253,24 @@ def form_team(place: Place, device: torch.device) -> Iterator[Team]:
         Exception
     ):  # all is done and written: how the connection closes is nobody's care
         distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """A block with collectives that are not a team's, among other work that may fail for its own reasons.
+
+    Raises:
+        ReplicaLost: one of the collectives has failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        import torch.distributed as distributed
+
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
+        with _reached():
+            raise
 
 
 @contextlib.contextmanager

@@ -47,6 +47,8 @@ class Accelerator:
         self.operations = 0
         """Operations on the accelerator so far."""
         self.away = False
+        self.calls: int | None = None
+        """Depth of torch functions that python has called within its backward pass; None outside of one."""
 
     def __enter__(self) -> Accelerator:
         patch = self._stack.enter_context(pytest.MonkeyPatch.context())
@@ -54,8 +56,12 @@ class Accelerator:
         functions, engine = _Functions(self), torch.autograd._engine_run_backward
 
         def backward(*args: Any, **kwargs: Any) -> Any:
-            with functions:  # a mode is off while it handles a call, and this one runs code of ours
-                return engine(*args, **kwargs)
+            before, self.calls = self.calls, 0 if any(map(self.has, _tensors(args[0]))) else None
+            try:
+                with functions:  # a mode is off while it handles a call, and this one runs code of ours
+                    return engine(*args, **kwargs)
+            finally:
+                self.calls = before
 
         patch.setattr(torch.autograd, "_engine_run_backward", backward)
         self._stack.enter_context(_Operations(self))
@@ -115,7 +121,15 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        if self.accelerator.calls is None:
+            return self._call(func, args, kwargs or {})
+        self.accelerator.calls += 1
+        try:
+            return self._call(func, args, kwargs or {})
+        finally:
+            self.accelerator.calls -= 1
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.accelerator.away:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
@@ -213,6 +227,8 @@ class _Operations(TorchDispatchMode):
         if any(there) and not all(there):
             self._check(name, func, args, inputs, there)
         result = func(*args, **kwargs)
+        if not inputs and self.accelerator.calls == 0:  # zeros that autograd itself puts where nothing came
+            self.accelerator.mark(result)
         if any(there) and name != "_local_scalar_dense" and name != "copy_":
             self.accelerator.operations += 1
             self.accelerator.mark(result)

@@ -137,7 +137,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _is_left_out(line: str) -> bool:
-    elsewhere = "--nnodes" in line or "--launcher ray" in line
+    elsewhere = any(word in line for word in ("--nnodes", "--launcher ray", "--sharded"))
     long = "@benchmarks/ablation.txt" in line or "benchmark rasterizer" in line
     return line.startswith(LEFT_OUT) or elsewhere or long
 

@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "replicas": {"gaussian_model"},
     "configs": {"depth_priors", "gaussian_model", "losses", "rasterizer", "scene"},
     "reporting": {"configs", "evaluation", "scene"},
+    "sharding": {"configs", "engine", "gaussian_model", "rasterizer", "replicas", "scene"},
     "showing": {"configs", "depth_priors", "engine", "evaluation", "gaussian_model", "reporting", "scene"},
     "exporting": {"begin", "configs", "engine", "gaussian_model", "native", "rasterizer", "scene"},
     "viewer": {"begin", "configs", "engine", "evaluation", "gaussian_model", "native", "rasterizer", "scene"},

@@ -125,10 +125,19 @@ def test_without_options_gsplat_gets_the_tensors_and_its_own_defaults(recorder: 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_reaches_gsplat_under_its_name_and_unchanged(recorder: _Recorder, name: str) -> None:
     call = random_scene(4, 1).call()
-    assert rasterization(*call, backend="gsplat", **{name: OPTIONS[name]}) is recorder.result
+    given = {name: OPTIONS[name]} | ({"packed": False} if name == "distributed" else {})
+    assert rasterization(*call, backend="gsplat", **given) is recorder.result
     assert recorder.bound[name] is OPTIONS[name]
     for other, parameter in list(recorder.signature.parameters.items())[len(call) :]:
-        assert other == name or recorder.bound[other] == parameter.default, other
+        assert other in given or recorder.bound[other] == parameter.default, other
+
+
+@pytest.mark.parametrize("name", ["packed", "absgrad"])
+def test_what_gsplat_does_wrong_between_processes_is_refused(recorder: _Recorder, name: str) -> None:
+    options = {"packed": False, "distributed": True, name: True}
+    with pytest.raises(NotImplementedError, match=rf"^{name}: gsplat 1\.5\.3 has it not with distributed"):
+        rasterization(*random_scene(4, 1).call(), backend="gsplat", **options)
+    assert not recorder.bound
 
 
 def test_the_options_above_are_all_that_gsplat_has() -> None:

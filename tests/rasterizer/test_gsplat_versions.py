@@ -80,6 +80,15 @@ def test_what_the_model_renders_by_is_known_to_both_versions(
         assert call["colors"].shape == (20, (degree + 1) ** 2, 3)
 
 
+def test_both_versions_can_be_asked_to_render_between_processes(called: list[dict[str, Any]]) -> None:
+    gaussians = Gaussians.from_points(Points(torch.rand(20, 3), torch.rand(20, 3)), ModelConfig(sh_degree=1))
+    camera = Camera(torch.eye(4), torch.eye(3), 8, 6)
+    gaussians.render(camera, distributed=True, backend="gsplat")
+    assert called[-1]["distributed"] is True and called[-1]["packed"] is False
+    gaussians.render(camera, backend="gsplat")
+    assert "distributed" not in called[-1]
+
+
 def test_an_argument_that_only_one_version_has_is_passed_if_it_is_asked_for(
     called: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:

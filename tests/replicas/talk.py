@@ -23,6 +23,14 @@ with form_team(place, torch.device("cpu")) as team:
     own = torch.arange(2 * size) + 100 * rank
     pieces = torch.stack([torch.arange(2 * rank, 2 * rank + 2) + 100 * k for k in range(size)])
     assert torch.equal(team.pieces(own), pieces)
+    # of any length, none included, to process 0 alone
+    found = team.to_leader(torch.full((2 * (size - 1 - rank), 3), rank, dtype=torch.int32))
+    if rank == 0:
+        assert [(len(rows), rows.unique().tolist()) for rows in found] == [
+            (2 * (size - 1 - k), [k] if k < size - 1 else []) for k in range(size)
+        ]
+    else:
+        assert [rows.shape for rows in found] == [(0, 3)]
     shares = team.tell(list(team.share(list(range(2 * size + 1)))))
     assert [item for turn in zip(*shares, strict=True) for item in turn if item is not None] == list(
         range(2 * size + 1)
