@@ -445,7 +445,7 @@ def learn_once(
         tracker.write(iteration, {f"skipped/{name}": float(n) for name, n in skipped.items()})
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    hold_in_shape(gaussians, config.regularise, scene.extent)
+    hold_in_shape(gaussians, config.regularise, scene.extent, config.batch_size / len(scene.train))
     state.iteration = iteration
     if (lessons.guard.alarmed and team.size == 1) or is_checked(config, iteration):
         with team.agreed():

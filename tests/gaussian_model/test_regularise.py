@@ -76,17 +76,27 @@ def test_more_than_opaque_there_is_not() -> None:
 def test_opacities_decay_by_the_factor() -> None:
     gaussians = _gaussians()
     before = gaussians.linear_opacities().detach().clone()
-    hold_in_shape(gaussians, RegulariseConfig(opacity_decay=0.9), 1.0)
+    hold_in_shape(gaussians, RegulariseConfig(opacity_decay=0.9), 1.0, 1.0)
     torch.testing.assert_close(gaussians.linear_opacities().detach(), 0.9 * before)
+
+
+def test_a_pass_fades_opacities_as_much_however_many_views_it_has() -> None:
+    for views in (1, 3, 12):
+        gaussians = _gaussians()
+        before = gaussians.linear_opacities().detach().clone()
+        for _ in range(views):
+            hold_in_shape(gaussians, RegulariseConfig(opacity_decay_pass=0.9), 1.0, 1 / views)
+        # Twelve roundings through the logit, each a few ulp of opacities that are near 1.
+        torch.testing.assert_close(gaussians.linear_opacities().detach(), 0.9 * before, rtol=1e-5, atol=1e-6)
 
 
 def test_no_axis_is_longer_than_the_limit_and_no_needle_is_left() -> None:
     gaussians = _gaussians(500)
     before = gaussians.linear_scales().detach().clone()
-    hold_in_shape(gaussians, RegulariseConfig(max_scale=0.05), 2.0)
+    hold_in_shape(gaussians, RegulariseConfig(max_scale=0.05), 2.0, 1.0)
     torch.testing.assert_close(gaussians.linear_scales().detach(), before.clamp_max(0.1))
     gaussians = _gaussians(500)
-    hold_in_shape(gaussians, RegulariseConfig(max_ratio=2.0), 2.0)
+    hold_in_shape(gaussians, RegulariseConfig(max_ratio=2.0), 2.0, 1.0)
     after = gaussians.linear_scales().detach()
     ordered, old = after.sort(dim=1).values, before.sort(dim=1).values
     assert float((ordered[:, 2] / ordered[:, 1]).max()) == pytest.approx(2.0, rel=1e-5)
@@ -99,7 +109,7 @@ def test_no_axis_is_longer_than_the_limit_and_no_needle_is_left() -> None:
 def test_by_default_nothing_changes() -> None:
     gaussians = _gaussians()
     before = {key: value.detach().clone() for key, value in gaussians.params.items()}
-    hold_in_shape(gaussians, RegulariseConfig(), 1.0)
+    hold_in_shape(gaussians, RegulariseConfig(), 1.0, 1.0)
     assert all(torch.equal(value, before[key]) for key, value in gaussians.params.items())
 
 
@@ -107,6 +117,7 @@ def test_by_default_nothing_changes() -> None:
     "wrong",
     [
         {"dropout": 1.0}, {"dropout": -0.1}, {"opacity_decay": 0.0}, {"opacity_decay": 1.1},
+        {"opacity_decay_pass": 0.0}, {"opacity_decay_pass": math.nan},
         {"max_scale": -1.0}, {"max_ratio": 0.5}, {"dropout": math.nan}, {"max_ratio": math.nan},
     ],
 )  # fmt: skip
