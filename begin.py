@@ -53,7 +53,16 @@ def _warn_of_limit() -> None:
 
 
 def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Where memory does not even suffice to load torch, says so and ends with code 3, as a training would."""
+    """Says in a line what keeps the program from being loaded: a library of the system (2), memory (3)."""
+    if isinstance(error, ImportError) and error.name == "cv2":
+        print(
+            f"error: OpenCV lacks a library of the system ({error}): install it (Debian and Ubuntu: apt "
+            "install libgl1 libglib2.0-0 libxcb1), or take OpenCV without windows: pip uninstall -y "
+            "opencv-python && pip install opencv-python-headless",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
     lines = [line for line in str(error).splitlines() if any(known in line.lower() for known in _NO_MEMORY)]
     if not isinstance(error, MemoryError) and not lines:
         sys.__excepthook__(kind, error, trace)

@@ -26,7 +26,6 @@ begin()
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from configs import Config, Parsed, parse_command_line, save_config, scale_schedules, to_plain
 from depth_priors import Knowledge, PseudoWish, ResizedPriors, learn
@@ -76,6 +75,7 @@ from losses import (
 )
 from native import cache_folder, set_threads
 from photos import scene_of
+from progress import Bar
 from rasterizer import resolve_backend
 from replicas import (
     ALONE,
@@ -555,11 +555,7 @@ def teach(
             _log.warning("%s: %s has been damaged or changed: trained anew", which, path)
         state = start(replace(alone, seed=seed), scene, knowledge.points, device)
         lessons = Lessons.of(alone, knowledge, [], device)
-        bar = tqdm(
-            range(1, length + 1), desc=which, unit="it", leave=False,
-            disable=True if config.quiet else None,
-        )  # fmt: skip
-        for iteration in bar:
+        for iteration in Bar(range(1, length + 1), desc=which, quiet=config.quiet):
             learn_once(alone, scene, state, lessons, iteration, backend, team=team)
             viewer.step(iteration, state.gaussians, of=length, phase=which)
             if team.any(stop.requested):

@@ -36,7 +36,7 @@ def reference() -> str:
     few = {name: load_preset(name, few_views=True) for name in presets}
     around = {name: load_preset(name, around=True) for name in presets}
     parts, section = [_INTRODUCTION], None
-    texts = dict(_texts(Config))
+    texts = dict(texts_of(Config))
     for path, _ in walk(Config):
         name, _, rest = path.partition(".")
         if not rest:
@@ -63,7 +63,7 @@ def reference() -> str:
 def _other_names() -> list[tuple[str, str]]:
     """What can be typed besides the names above, with what it means."""
     hints = typing.get_type_hints(CommandLine, include_extras=True)
-    own = dict(_texts(CommandLine))
+    own = dict(texts_of(CommandLine))
     found = [(short, f"The same as `{long}`.") for short, long in SHORT.items()]
     for name, hint in hints.items():
         for extra in getattr(hint, "__metadata__", ()):
@@ -96,7 +96,7 @@ def shown(value: Any) -> str:
     return "" if plain in ("", ".") else str(plain)
 
 
-def _texts(kind: type, prefix: str = "") -> list[tuple[str, str]]:
+def texts_of(kind: type, prefix: str = "") -> list[tuple[str, str]]:
     """The text below each field of a dataclass, by dotted path; nested ones too."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef), "a class's source is a class"
@@ -110,7 +110,7 @@ def _texts(kind: type, prefix: str = "") -> list[tuple[str, str]]:
         path = f"{prefix}{field.target.id}"
         found.append((path, " ".join(words.split())))
         if dataclasses.is_dataclass(hints[field.target.id]):
-            found += _texts(typing.cast(type, hints[field.target.id]), f"{path}.")
+            found += texts_of(typing.cast(type, hints[field.target.id]), f"{path}.")
     return found
 
 

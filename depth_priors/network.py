@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from depth_priors.cache import VERSION, MapCache, digest
 from depth_priors.config import DepthConfig
@@ -26,6 +25,7 @@ from depth_priors.one_thread import threads_kept
 from depth_priors.onnx_model import OnnxModel
 from depth_priors.prior import DepthPrior
 from errors import UserError
+from progress import Bar
 from scene import View
 
 _log = logging.getLogger(__name__)
@@ -230,11 +230,8 @@ def _over_views(
         with (
             threads_kept() as threads,
             ThreadPoolExecutor(max(1, min(threads, len(missing)))) as pool,
-            tqdm(
-                total=len(missing), desc=f"{network.name} {what}", unit="view", leave=False,
-                disable=True if quiet else None,
-            ) as bar,
-        ):  # fmt: skip
+            Bar[None](total=len(missing), desc=f"{network.name} {what}", unit="view", quiet=quiet) as bar,
+        ):
             for i, value in zip(missing, pool.map(one, missing), strict=True):
                 found[i] = value
                 cache.store(keys[i], {what: value})

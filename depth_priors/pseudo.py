@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from tqdm import tqdm
 
 from depth_priors.config import DepthConfig
 from depth_priors.network import Network, affine_prior, find_network
@@ -19,6 +18,7 @@ from depth_priors.one_thread import one_thread
 from depth_priors.prior import DepthPrior
 from depth_priors.stereo_once import SceneStereo
 from errors import UserError
+from progress import Bar
 from scene import Camera, PseudoCameras, PseudoKind, Scene, View
 
 _log = logging.getLogger(__name__)
@@ -102,9 +102,7 @@ def know_pseudo_views(
         if len(new_views) < FEWEST_POINTS:
             _miss_stereo(wish)
             return PseudoKnowledge(cameras, (), (), estimate, f"{told[0]}, depth unknown")
-        for i, camera in enumerate(
-            tqdm(cameras, desc="pseudo views", unit="view", leave=False, disable=True if quiet else None)
-        ):
+        for i, camera in enumerate(Bar(cameras, desc="pseudo views", unit="view", quiet=quiet)):
             view, prior = new_views(camera, f"pseudo_{i:04}", coloured=wish.warped)
             warped.append(view)
             priors.append(prior)

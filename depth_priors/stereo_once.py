@@ -7,7 +7,6 @@ from dataclasses import astuple
 from functools import cached_property
 
 import torch
-from tqdm import tqdm
 
 from depth_priors import completion, mvs, stereo
 from depth_priors.cache import VERSION, MapCache, digest
@@ -15,6 +14,7 @@ from depth_priors.neighbours import Surroundings, look_around
 from depth_priors.prior import DepthPrior
 from depth_priors.sfm import sfm_prior
 from depth_priors.stereo import work_steps
+from progress import Bar
 from scene import Scene
 
 _log = logging.getLogger(__name__)
@@ -64,10 +64,7 @@ class SceneStereo:
             bar.update()
 
         views = self.scene.train
-        with tqdm(
-            total=work_steps(views), desc="stereo", unit="pass", leave=False,
-            disable=True if self.quiet else None,
-        ) as bar:  # fmt: skip
+        with Bar[None](total=work_steps(views), desc="stereo", unit="pass", quiet=self.quiet) as bar:
             priors = mvs.stereo_priors(views, self.surroundings, progress=step)
         self._store("mvs", priors)
         return priors
@@ -79,10 +76,7 @@ class SceneStereo:
         if kept is not None:
             return kept
         parts = zip(self.scene.train, self.surroundings, self.priors, strict=True)
-        bar = tqdm(
-            parts, total=len(self.priors), desc="filling", unit="view", leave=False,
-            disable=True if self.quiet else None,
-        )  # fmt: skip
+        bar = Bar(parts, total=len(self.priors), desc="filling", unit="view", quiet=self.quiet)
         filled = [
             None if prior is None else mvs.completed(view, around.points, prior)
             for view, around, prior in bar

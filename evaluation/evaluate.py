@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from evaluation.metrics import psnr, to_8bit
 from evaluation.perceptual import Perceptual
 from evaluation.pictures import colorize_depth, save_npy, save_png
 from evaluation.report import Report, Scores
 from losses import ssim
+from progress import Bar
 from rasterizer.contract import RenderOutput
 from scene import View
 
@@ -49,7 +49,7 @@ def evaluate(
             (folder / part).mkdir(parents=True, exist_ok=True)
     scores: dict[str, Scores] = {}
     masked = []
-    for view in tqdm(views, desc=progress, unit="view", disable=None if progress else True, leave=False):
+    for view in Bar(views, desc=progress, unit="view", quiet=not progress):
         output = render(view)
         image = to_8bit(output.color[0])
         target = to_8bit(view.image(background)).to(image.device)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from evaluation.metrics import to_8bit
 from evaluation.pictures import colorize_depth, depth_limits, save_png
 from evaluation.video import Video
+from progress import Bar
 from rasterizer.contract import RenderOutput
 from scene import Camera
 
@@ -49,7 +49,7 @@ def film(
         frames.mkdir(parents=True, exist_ok=True)
     limits: tuple[float, float] | None = None
     with Video(path, fps) as video:
-        bar = tqdm(cameras, desc=path.name, unit="frame", disable=True if quiet else None, leave=False)
+        bar = Bar(cameras, desc=path.name, unit="frame", quiet=quiet)
         for number, camera in enumerate(bar):
             output = render(camera)
             frame: NDArray[np.uint8] = to_8bit(output.color[0]).cpu().numpy()

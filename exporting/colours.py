@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gaussian_model import Gaussians
 from gaussian_model.spherical_harmonics import C0, rgb_to_sh, sh_to_rgb
+from progress import Bar
 from rasterizer.reference import sh_basis
 from scene import Camera
 
@@ -34,8 +34,7 @@ def mean_colours(gaussians: Gaussians, cameras: Sequence[Camera], *, quiet: bool
     if not cameras:
         return sh_to_rgb(state["sh0"][:, 0]).clamp(0.0, 1.0)
     chosen = spread_evenly(cameras, _MOST_CAMERAS)
-    disable = True if quiet else None  # None: drawn on terminals only
-    bar = tqdm(_parts(len(gaussians)), desc="mean colours", leave=False, disable=disable)
+    bar = Bar(_parts(len(gaussians)), desc="mean colours", quiet=quiet)
     return torch.cat([_mean_colours(state, rows, chosen, gaussians.max_sh_degree) for rows in bar])
 
 
@@ -84,7 +83,7 @@ def fit_colours(
     generator = torch.Generator().manual_seed(0)
     order: list[int] = []
     targets: dict[int, Tensor] = {}
-    bar = tqdm(range(steps), desc="colours", unit="picture", leave=False, disable=True if quiet else None)
+    bar = Bar(range(steps), desc="colours", unit="picture", quiet=quiet)
     for step in bar:
         if not order:
             order = torch.randperm(len(views), generator=generator).tolist()

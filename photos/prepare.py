@@ -20,13 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from atomic import write_bytes
 from errors import UserError
 from photos.advice import guessed_lens, left_out, only_turned, summary
 from photos.collect import FOLDERS, VIDEOS, Photo, copy_upright, find_photos, has_photos, without_copies
 from photos.video import pick_frames
+from progress import Bar
 from scene import MADE, is_scene
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -285,20 +284,21 @@ def _reconstruct(
 
 def _show(stream: Any, quiet: bool) -> None:
     """Draws a bar for each stage from the lines of the process."""
-    bar, shown = None, ""
+    bar: Bar[None] | None = None
+    shown = ""
     for line in stream:
         try:
             told = json.loads(line)
             stage, done, total = str(told["stage"]), int(told["done"]), int(told["total"])
         except (ValueError, KeyError, TypeError):
             continue  # something that a library has printed
-        if stage != shown or (bar is not None and done < bar.n):
+        if stage != shown or (bar is not None and done < bar.done):
             if bar is not None:
                 bar.close()
             shown = stage
-            bar = tqdm(total=total, desc=stage, leave=False, disable=True if quiet else None)
+            bar = Bar(total=total, desc=f"structure from motion, {stage}", quiet=quiet)
         if bar is not None:
-            bar.update(done - bar.n)
+            bar.update(done - bar.done)
     if bar is not None:
         bar.close()
 

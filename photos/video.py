@@ -10,9 +10,9 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a vi
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from errors import UserError
+from progress import Bar
 
 LOOKED_AT = 12
 """Frames of each window whose sharpness is compared, at most."""
@@ -72,9 +72,7 @@ def _sharpest(capture: cv2.VideoCapture, total: int, count: int, quiet: bool) ->
     """Frame number and picture of each window's sharpest frame."""
     best: dict[int, tuple[float, int, NDArray[np.uint8]]] = {}
     step = max(1, total // max(1, count * LOOKED_AT))
-    with tqdm(
-        total=total, desc="video", unit="frame", leave=False, disable=True if quiet else None
-    ) as bar:  # fmt: skip
+    with Bar[None](total=total, desc="video", unit="frame", quiet=quiet) as bar:
         number = 0
         while capture.grab():
             if number % step == 0:

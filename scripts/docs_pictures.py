@@ -137,7 +137,7 @@ def photograph_pages(work: Path, to: Path) -> None:
             page.goto(f"http://localhost:{port}")
             page.wait_for_timeout(5_000)
             page.mouse.move(450, 400)
-            for _ in range(4):  # back, so that cameras come into the picture
+            for _ in range(2):  # back, so that cameras come into the picture
                 page.mouse.wheel(0, 120)
                 page.wait_for_timeout(500)
             _shoot_at_rest(page, to / "viewer.jpg")

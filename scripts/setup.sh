@@ -45,7 +45,8 @@ for name in sys.argv[1:]:
 print(digest.hexdigest())' "$@")"
     stamp="$venv/.installed-$#"  # one per set of files: those of a run, and those and the tools
     if [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ]; then
-        return 0
+        _check_opencv "$venv/.checked"
+        return
     fi
     echo "installing $* (the first time takes some minutes)"
     if ! "$PYTHON" -m pip install --disable-pip-version-check "${arguments[@]}" | _installation_progress; then
@@ -53,6 +54,13 @@ print(digest.hexdigest())' "$@")"
         return 2
     fi
     echo "$wanted" >"$stamp"
+    rm -f "$venv/.checked"
+    _check_opencv "$venv/.checked"
+}
+
+# Says what OpenCV lacks, again at each call until it can be loaded; then leaves the file $1.
+_check_opencv() {
+    [ ! -e "$1" ] || return 0
     local missing
     if ! missing="$("$PYTHON" -c 'import cv2' 2>&1)"; then
         echo "error: OpenCV lacks a library of the system (${missing##*$'\n'}): install it (Debian and Ubuntu:" \
@@ -60,6 +68,7 @@ print(digest.hexdigest())' "$@")"
             "windows: $PYTHON -m pip uninstall -y opencv-python && $PYTHON -m pip install opencv-python-headless" >&2
         return 2
     fi
+    touch "$1"
 }
 
 # Keeps the lines of pip that show where it is.

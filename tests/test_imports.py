@@ -18,6 +18,7 @@ ARROWS: dict[str, set[str]] = {
     "begin": set(),
     "atomic": set(),
     "versions": set(),
+    "progress": set(),
     "native": set(),
     "scene": set(),
     "photos": {"scene"},
@@ -59,7 +60,7 @@ def imported_rooms(source: str) -> dict[str, int]:
 
 def forbidden(room: str, source: str) -> dict[str, int]:
     """Returns the rooms that `room` must not import and does; it may itself and what all may."""
-    allowed = ARROWS[room] | {"errors", "atomic", "versions", room}
+    allowed = ARROWS[room] | {"errors", "atomic", "versions", "progress", room}
     return {name: line for name, line in imported_rooms(source).items() if name not in allowed}
 
 

@@ -46,12 +46,12 @@ class Page:
         self._lock = threading.Lock()
         self._history = History()
         self._splats: viser.GaussianSplatHandle | None = None
-        first = frame.first_look(stands[0].camera if stands else None)
+        self._stands = Stands(server, stands, frame, board, faults)
+        first = self._stands.first_look()
         server.scene.set_up_direction(frame.up)
         start = server.initial_camera
         start.position, start.look_at, start.up, start.fov = first.position, np.zeros(3), frame.up, first.fov
         self.start = first
-        self._stands = Stands(server, stands, frame, board, faults)
         self._panel = Panel(server, board, self._stands, first, steps, self.refresh, self._look_back, faults)
         self._paint(server)  # until a browser gets its own
         server.on_client_connect(faults.guarded(self._welcome))

@@ -16,6 +16,7 @@ from scene.geometry import Array
 from viewer.board import Board
 from viewer.faults import Faults
 from viewer.frame import RADIUS, Frame, Pose
+from viewer.overview import best_look, in_the_way
 
 if TYPE_CHECKING:
     import viser
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 MOST = 400  # pyramids; of more cameras, so many spread evenly
 PHOTOGRAPHS = 60  # of them with their photograph: some 5 kB each for the browser
 THUMBNAIL = 192  # larger side, pixels
-_CLOSE = 0.15 * RADIUS  # nearer ones would hide what one looks at
 COLOURS = {"train": (255, 168, 56), "test": (96, 178, 255)}
 
 Pixels = NDArray[np.uint8]
@@ -117,7 +117,16 @@ class Stands:
         self.size = self._fitting_size()
         self._visible, self._near = True, np.zeros(len(self._shown), bool)
         self._handles: list[viser.CameraFrustumHandle] = []
+        self._built = False
         self._thumbnails: dict[int, Pixels] = {}
+
+    def first_look(self) -> Pose:
+        """Where a browser's camera begins: where photographs hide little."""
+        if not self.all:
+            return self._frame.first_look(None)
+        trained = [stand.camera for stand in self.all if stand.kind == "train"]
+        cameras = trained or [stand.camera for stand in self.all]
+        return best_look(self._frame, cameras, [self._poses[i] for i in self._shown], self.size)
 
     def build(self) -> None:
         """Puts them into the scene; some milliseconds for each photograph."""
@@ -146,6 +155,8 @@ class Stands:
             )
             handle.on_click(self._faults.guarded(lambda event, i=index: self.go(event.client, i)))
             self._handles.append(handle)
+        self._built = True
+        self.step_aside()  # for who has come meanwhile
 
     def show(self, visible: bool) -> None:
         """Shows or hides all."""
@@ -166,11 +177,11 @@ class Stands:
 
     def step_aside(self) -> None:
         """Hides those at which somebody stands: a photograph right before one's eyes hides all else."""
-        if not self._handles:
+        if not self._built:
             return
         near = np.zeros(len(self._shown), bool)
         for look in self._board.looks.values():
-            near |= np.linalg.norm(self._places - look.pose.position, axis=1) < max(_CLOSE, 5.0 * self.size)
+            near |= in_the_way(self._places, look.pose.position, self.size)
         for k in np.flatnonzero(near != self._near):
             self._handles[k].visible = self._visible and not bool(near[k])
         self._near = near

@@ -26,7 +26,8 @@ def _at(x: float, y: float, z: float) -> Array:
 
 
 def _turn(order: str, *degrees: float) -> Array:
-    return Rotation.from_euler(order, degrees, degrees=True).as_matrix().astype(np.float32)
+    matrix = Rotation.from_euler(order, degrees, degrees=True).as_matrix()
+    return matrix.astype(np.float32).reshape(3, 3)  # SciPy 1.15 gives [1, 3, 3] for one angle
 
 
 def _rod(a: Array, b: Array, r: float, finish: Finish) -> Solid:

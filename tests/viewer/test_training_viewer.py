@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,9 @@ import pytest
 import torch
 
 from engine import StopRequest
-from gaussian_model import Gaussians
 from scene import Scene, SceneConfig, load_scene
 from tests.viewer.fake_browser import PATIENCE_S, FakeBrowser
+from tests.viewer.loop import NEVER, Loop, open_free, port_of
 from tests.viewer.models import some_gaussians
 from viewer import session, training
 from viewer.faults import TOLERATED
@@ -34,82 +33,18 @@ from viewer.painter import Style
 from viewer.stands import Stands
 from viewer.training import NoViewer, Viewer, open_viewer
 
-NEVER = SimpleNamespace(requested=False)
-
 
 @pytest.fixture(scope="module")
 def scene(small_scene: Path) -> Scene:
     return load_scene(small_scene, SceneConfig(eval=True))
 
 
-def _open(scene: Scene, stop: Any = NEVER, port: int | None = None) -> Viewer:
-    viewer = open_viewer(
-        True,
-        scene,
-        host="localhost",
-        port=_free() if port is None else port,
-        style=Style(antialiased=False, backend="cpu"),
-        background=torch.zeros(3),
-        iterations=1000,
-        stop=stop,
-    )
-    assert isinstance(viewer, Viewer)
-    return viewer
-
-
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-def _port(viewer: Viewer) -> int:
-    return viewer._session.page.port
-
-
-class Loop:
-    """A training that only counts, in a thread of its own."""
-
-    def __init__(self, viewer: NoViewer, gaussians: Gaussians) -> None:
-        self.iteration, self.gaussians = 0, gaussians
-        self._viewer, self._ends = viewer, False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ends:
-            self.iteration += 1
-            self._viewer.step(self.iteration, self.gaussians, {"loss": 0.5})
-            time.sleep(0.002)
-
-    def goes_on(self) -> bool:
-        """Whether ten more iterations are done before patience ends."""
-        until, last = time.monotonic() + PATIENCE_S, self.iteration + 10
-        while time.monotonic() < until and self.iteration < last:
-            time.sleep(0.01)
-        return self.iteration >= last
-
-    def stands(self) -> bool:
-        """Whether it comes to a stand; nothing happens for a fifth of a second then."""
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
-            before = self.iteration
-            time.sleep(0.2)
-            if self.iteration == before:
-                return True
-        return False
-
-    def end(self) -> None:
-        self._ends = True
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
-
-
 @pytest.fixture
 def watched(scene: Scene) -> Iterator[tuple[Viewer, Loop, FakeBrowser]]:
     """A viewer, a training, and a browser that looks at it."""
-    viewer = _open(scene)
+    viewer = open_free(scene)
     with viewer:
-        loop, browser = Loop(viewer, some_gaussians(200)), FakeBrowser(_port(viewer))
+        loop, browser = Loop(viewer, some_gaussians(200)), FakeBrowser(port_of(viewer))
         yield viewer, loop, browser
         viewer._board.tell(paused=False)
         loop.end()
@@ -165,7 +100,7 @@ def test_a_page_that_reloads_finds_the_training_paused(watched):
     browser.set("Pause training", True)
     assert loop.stands()
     browser.close()
-    again = FakeBrowser(_port(viewer))
+    again = FakeBrowser(port_of(viewer))
     again.wait(lambda: again.splats() > 0)
     assert loop.stands()
     again.close()
@@ -186,9 +121,9 @@ def test_a_pause_ends_when_the_viewer_does_not_answer(watched, monkeypatch, capl
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_get_through_a_pause(scene, number, capfd):
     gaussians, iteration = some_gaussians(50), 0
-    with StopRequest() as stop, _open(scene, stop) as viewer:
+    with StopRequest() as stop, open_free(scene, stop) as viewer:
         assert isinstance(viewer, Viewer)
-        browser = FakeBrowser(_port(viewer))
+        browser = FakeBrowser(port_of(viewer))
 
         def act() -> None:
             browser.set("Pause training", True)
@@ -210,11 +145,11 @@ def test_ctrl_c_and_sigterm_get_through_a_pause(scene, number, capfd):
 
 
 def test_without_anybody_nothing_is_even_looked_at(scene):
-    with _open(scene) as viewer:
+    with open_free(scene) as viewer:
         assert isinstance(viewer, Viewer)
         viewer.step(1, None)  # type: ignore[arg-type]  # whatever is read of it would be a fault
         assert viewer._faults.count == 0
-        browser = FakeBrowser(_port(viewer))
+        browser = FakeBrowser(port_of(viewer))
         browser.wait(lambda: viewer._board.watched)
         viewer.step(2, None)  # type: ignore[arg-type]
         assert viewer._faults.count == 1  # the case is a real one
@@ -225,9 +160,9 @@ def test_without_anybody_nothing_is_even_looked_at(scene):
 
 
 def test_the_viewer_takes_at_most_its_share_of_the_time(scene, monkeypatch):
-    with _open(scene) as viewer:
+    with open_free(scene) as viewer:
         assert isinstance(viewer, Viewer)
-        browser = FakeBrowser(_port(viewer))
+        browser = FakeBrowser(port_of(viewer))
         browser.wait(lambda: viewer._board.watched)
         spent: list[float] = []
 
@@ -255,9 +190,9 @@ def test_whatever_fails_in_the_viewer_training_goes_on(scene, monkeypatch, caplo
         raise RuntimeError(f"{name} on purpose")
 
     monkeypatch.setattr(where, name, fail)
-    with caplog.at_level(logging.WARNING), _open(scene) as viewer:
+    with caplog.at_level(logging.WARNING), open_free(scene) as viewer:
         assert isinstance(viewer, Viewer)
-        loop, browser = Loop(viewer, some_gaussians(50)), FakeBrowser(_port(viewer))
+        loop, browser = Loop(viewer, some_gaussians(50)), FakeBrowser(port_of(viewer))
         browser.wait(lambda: viewer._faults.count >= 1)
         assert loop.goes_on()
         if name != "furnish":  # that one is done once
@@ -291,7 +226,7 @@ def test_a_server_that_dies_leaves_training_alone(watched):
 def test_browsers_may_come_and_go(watched):
     viewer, loop, _ = watched
     for leave in (FakeBrowser.close, FakeBrowser.die, FakeBrowser.babble) * 3:
-        guest = FakeBrowser(_port(viewer))
+        guest = FakeBrowser(port_of(viewer))
         guest.wait(guest.splats)
         leave(guest)
     assert loop.goes_on()
@@ -340,8 +275,8 @@ def test_a_model_that_loses_all_its_gaussians_and_gets_new_ones_is_shown(watched
 
 
 def test_the_last_step_is_shown_and_the_end_is_said(scene):
-    with _open(scene) as viewer:
-        browser = FakeBrowser(_port(viewer))
+    with open_free(scene) as viewer:
+        browser = FakeBrowser(port_of(viewer))
         browser.wait(lambda: viewer._board.watched)
         viewer.step(1, some_gaussians(50))
         viewer.step(2, some_gaussians(50))  # not due
@@ -363,9 +298,9 @@ def test_nobody_can_have_the_viewer_shared_with_the_world(watched):
 def test_a_port_that_is_taken_is_said_and_another_one_taken(scene, capfd):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        with _open(scene, port=taken) as viewer:
+        with open_free(scene, port=taken) as viewer:
             assert isinstance(viewer, Viewer)
-            assert _port(viewer) != taken
+            assert port_of(viewer) != taken
     said = capfd.readouterr()
     assert f"(port {taken} is taken)" in said.err
     assert said.out == "" and said.err.count("\n") == 1  # viser's own words are left out
