@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from atomic import atomic_write, file_digest, remove_leftovers
+from atomic import atomic_write, file_digest
 from engine.checkpoint import latest_checkpoint
 from engine.command import DISK_FULL, add_facts
 from errors import UserError
@@ -44,6 +44,9 @@ _OWN = (  # everything that a run and the rendering of it write, relative to the
     "video/ours_*/*.mp4",
     "video/ours_*/*/*.png",
 )
+_LEFTOVERS = sorted(
+    {f"{Path(pattern).parent}/.*.tmp*" for pattern in (*_OWN, "export/*")}
+)  # of killed writes
 _EXPORTED = (".html", ".spz", ".splat", ".compressed.ply", ".ply")  # export/NAME.*, NAME being the run's
 _RUN = (
     *("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*"),
@@ -151,12 +154,20 @@ class OutputFolder:
             any(line.startswith(key) for line in lines) for key in ("format:", "source_path:", "iterations:")
         )
 
+    def remove_leftovers(self) -> None:
+        """Removes what killed processes had begun to write; what one that is alive here writes stays."""
+        for pattern in _LEFTOVERS:
+            for path in self.path.glob(pattern):
+                number = path.name.partition(".tmp")[0].rpartition(".")[2]
+                ours = path.is_file() and not _through_link(path, self.path)
+                if ours and not (number.isdecimal() and _is_alive(int(number))):
+                    path.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Removes the files of a run, by name, and folders left empty; all else stays and is reported."""
         name = glob.escape(self.path.resolve().name)
         own = (*_OWN, *(f"export/{name}{ending}" for ending in _EXPORTED))
-        leftovers = {f"{Path(pattern).parent}/.*.tmp*" for pattern in own}  # of killed writes
-        for pattern in (*own, *leftovers):
+        for pattern in (*own, *_LEFTOVERS):
             for path in self.path.glob(pattern):
                 if path.is_file() and not _through_link(path, self.path):
                     path.unlink()
@@ -189,8 +200,7 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
     with lock:
         _lock(lock, path)
         output.check(resume=resume, overwrite=overwrite)  # another run may have ended between check and lock
-        remove_leftovers(path)
-        remove_leftovers(output.checkpoints)
+        output.remove_leftovers()
         if overwrite:
             output.clear()
         try:
@@ -198,6 +208,19 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
         except BaseException as error:
             add_facts(error, output=path)
             raise
+
+
+def _is_alive(process: int) -> bool:
+    """Says whether another process of this number is there, whoever's it is."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _lock(lock: IO[str], path: Path) -> None:

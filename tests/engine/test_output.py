@@ -34,7 +34,8 @@ def run(tmp_path):
             folder / "summary.json",
             folder / "per_view.json", folder / "events.out.tfevents.1.host",
             output.renders("test", 2) / "renders" / "a.png", output.renders("train", 2) / "depth" / "a.npy",
-            folder / "video" / "ours_2" / "spiral.mp4", folder / "video" / "ours_2" / ".spiral.5.tmp.mp4",
+            folder / "video" / "ours_2" / "spiral.mp4",
+            folder / "video" / "ours_2" / ".spiral.4194305.tmp.mp4",
         ):  # fmt: skip
             write(path)
     write(folder / "notes.txt", "mine")
@@ -152,10 +153,15 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_killed_save_go_on_the_next_run(run):
-    write(run / "checkpoints" / ".iteration_3.pt.123.tmp")
-    write(run / ".config.yaml.123.tmp")
+    killed, alive = 4194305, os.getppid()  # beyond the greatest number of a process on Linux
+    names = ("checkpoints/.iteration_3.pt", ".config.yaml", "point_cloud/iteration_3/.point_cloud.ply",
+             "test/ours_3/renders/.00000.png", "video/ours_3/.ellipse")  # fmt: skip
+    for name in names:
+        write(run / f"{name}.{killed}.tmp")
+    write(run / f"video/ours_3/.ellipse.{killed}.tmp.mp4")
+    write(run / f"test/ours_3/.results.json.{alive}.tmp")
     with claim_output(run, resume=True):
-        assert not [name for name in files(run) if name.endswith(".tmp")]
+        assert [name for name in files(run) if ".tmp" in name] == [f"test/ours_3/.results.json.{alive}.tmp"]
 
 
 def test_two_runs_cannot_share_a_folder_and_a_killed_one_blocks_nobody(tmp_path):
