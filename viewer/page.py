@@ -150,13 +150,14 @@ class Page:
         client.camera.on_update(moved)
         note(client.camera)
 
-    def _look_back(self, iteration: int | None) -> None:
-        self._board.tell(step=iteration)
+    def _look_back(self) -> None:
+        """Shows the step that the board names: the last one, where there have been several wishes."""
         if not self._steps.training:
             return  # the program reads that iteration
-        if iteration is not None:
+        if self._board.step is not None:
             self._panel.to_splats()
         with self._lock:
+            iteration = self._board.step
             kept = self._history.nearest(self._history.span[1] if iteration is None else iteration)
             if kept is not None:
                 self._draw(kept[1])

@@ -49,7 +49,7 @@ class Panel:
         overview: the pose to come back to.
         steps: what one can look at.
         refresh: called when the mode or the background has changed.
-        look_back: called with an iteration when somebody moves the slider of steps, with None for the newest.
+        look_back: called when somebody has wished for another step; the board says for which one.
         faults: hears of errors in what a control does.
     """
 
@@ -61,7 +61,7 @@ class Panel:
         overview: Pose,
         steps: Steps,
         refresh: Callable[[], None],
-        look_back: Callable[[int | None], None],
+        look_back: Callable[[], None],
         faults: Faults,
     ) -> None:
         self._server, self._board, self._stands, self._steps = server, board, stands, steps
@@ -88,9 +88,15 @@ class Panel:
             self._progress.value = 100.0 * min(max(progress, 0.0), 1.0)  # type: ignore[misc]
 
     def span(self, first: int, last: int) -> None:
-        """Says which iterations can be looked at; the slider follows the newest, unless one looks back."""
-        if last <= first:
-            return
+        """Says which iterations can be looked at; the slider follows the newest, unless one looks back.
+
+        It moves in the server's own thread, as what somebody wishes for arrives there: neither can come
+        between a wish and its reading.
+        """
+        if last > first:
+            self._server.get_event_loop().call_soon_threadsafe(self._guarded(self._reach), first, last)
+
+    def _reach(self, first: int, last: int) -> None:
         self._step.min, self._step.max = first, last
         self._step.disabled = False
         if self._board.step is None:
@@ -125,7 +131,7 @@ class Panel:
         self._pause.label = "Resume training" if self._board.paused else "Pause training"
         self._pause.icon = Icon.PLAYER_PLAY if self._board.paused else Icon.PLAYER_PAUSE
 
-    def _build_steps(self, look_back: Callable[[int | None], None]) -> None:
+    def _build_steps(self, look_back: Callable[[], None]) -> None:
         gui, board, saved = self._server.gui, self._board, self._steps.iterations
         hint = (
             "look back at earlier steps, as far as they were shown; at its right end, the newest"
@@ -139,12 +145,15 @@ class Panel:
             disabled=len(saved) < 2, visible=self._steps.training or len(saved) > 1, hint=hint,
         )  # fmt: skip
 
+        def wish() -> None:
+            newest = self._steps.training and self._step.value >= self._step.max
+            board.tell(step=None if newest else int(self._step.value))
+
         @self._step.on_update
-        @self._guarded
-        def _(event: Any) -> None:
+        async def _(event: Any) -> None:  # in the server's own thread, hence in order; see `span`
             if event.client_id is not None:  # else it only follows the training
-                newest = self._steps.training and self._step.value >= self._step.max
-                look_back(None if newest else int(self._step.value))
+                self._guarded(wish)()
+                self._server.get_event_loop().run_in_executor(None, self._guarded(look_back))
 
         if self._steps.training:
             every = gui.add_slider(
@@ -153,7 +162,7 @@ class Panel:
             )  # fmt: skip
             every.on_update(self._guarded(lambda event: board.tell(every=int(every.value))))
 
-    def _build_picture(self, refresh: Callable[[], None], look_back: Callable[[int | None], None]) -> None:
+    def _build_picture(self, refresh: Callable[[], None], look_back: Callable[[], None]) -> None:
         gui, board = self._server.gui, self._board
         with gui.add_folder("Picture"):
             self._mode = gui.add_dropdown(
@@ -168,7 +177,8 @@ class Panel:
         def change(event: Any) -> None:
             board.tell(mode=SHOWN[self._mode.value], background=tuple(c / 255.0 for c in colour.value))
             if self._steps.training and board.mode != "splats" and board.step is not None:
-                look_back(None)  # what is rendered is the newest
+                board.tell(step=None)  # what is rendered is the newest
+                look_back()
             refresh()
 
         self._mode.on_update(self._guarded(change))

@@ -264,6 +264,31 @@ def test_one_can_look_back_at_an_earlier_step_and_return(watched):
     browser.wait(lambda: board.step is None and browser.splats() == many)
 
 
+def test_a_wish_to_look_back_counts_however_fast_the_slider_follows_the_training(watched):
+    viewer, _, browser = watched
+    board, panel = viewer._board, viewer._session.page._panel
+    browser.set("refresh every", 1)
+    browser.wait(lambda: browser.control("step") is not None and not panel._step.disabled)
+    ends = threading.Event()
+
+    def follow() -> None:
+        newest = 10**6
+        while not ends.is_set():
+            panel.span(1, newest := newest + 1)
+            time.sleep(1e-4)
+
+    storm = threading.Thread(target=follow)
+    storm.start()
+    try:
+        for wish in range(1, 41):
+            browser.set("step", wish)
+            browser.wait(lambda wish=wish: board.step == wish)
+            board.tell(step=None)  # it follows again
+    finally:
+        ends.set()
+        storm.join()
+
+
 def test_a_model_that_loses_all_its_gaussians_and_gets_new_ones_is_shown(watched):
     _, loop, browser = watched
     browser.set("refresh every", 1)
