@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from configs import Config
-from engine import TrainingState
+from engine import CameToNothing, TrainingState
 from errors import UserError
 from gaussian_model import DensifyConfig, GaussianAdam, Gaussians, build_densifier
 from rasterizer import BackendError, gsplat_backend
@@ -119,15 +119,14 @@ def count(part: TrainingState, team: Team) -> TrainingState:
     """Tells `part` how many Gaussians every process has, and returns it; a collective.
 
     Raises:
-        UserError: one has none left.
+        CameToNothing: one has none left.
     """
     part.counts = tuple(row[0] for row in team.numbers([len(part.gaussians)]))
     with team.agreed():
         if 0 in part.counts:
-            raise UserError(
+            raise CameToNothing(
                 f"iteration {part.iteration}: process {part.counts.index(0)} has no Gaussians left, all have "
-                "been pruned: lower --densify.prune_opacity or the learning rates; earlier checkpoints are "
-                "intact"
+                "been pruned: start anew with a lower --densify.prune_opacity or lower learning rates"
             )
     return part
 

@@ -20,9 +20,9 @@ from gaussian_model import (
     load_ply,
     set_learning_rates,
 )
+from learning import batch_psnr
 from losses import LossConfig, Objective
 from scene import Camera, SceneConfig, View, load_scene
-from train import batch_psnr
 
 WARM_UP = 3
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from atomic import write_bytes
 from benchmarks.measure import machine, table
 from benchmarks.quality_cells import Cell, find_cells
-from benchmarks.quality_figures import figures, markdown, means_of, rows_of, side_by_side
+from benchmarks.quality_figures import differences, figures, markdown, means_of, rows_of, side_by_side
 from benchmarks.quality_sheets import keep_pictures, write_sheets
 from engine import end_with_parent
 from errors import UserError
@@ -101,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_bytes(record, (json.dumps(content, indent=1) + "\n").encode())
     found = figures(cells, known)
     rows, means = rows_of(found), means_of(found)
-    text = "\n\n".join(map(markdown, (rows, side_by_side(found), means))) + "\n"
+    tables = [rows, side_by_side(found), *differences(found), means]
+    text = "\n\n".join(map(markdown, tables)) + "\n"
     write_bytes(options.output / "table.md", text.encode())
     print(table(rows), table(means), sep="\n\n")
     if options.sheet_views:

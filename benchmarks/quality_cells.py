@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import load_preset, to_plain
+from configs import expand_at_files, load_preset, to_plain
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,12 +95,13 @@ def find_cells(
     if not scenes:
         raise UserError("expected a scene, or a folder of scenes: name one")
     named: list[tuple[str, tuple[str, ...]]] = [("", ())]
-    for variant in _listed(variants):
+    variants = expand_at_files(variants)
+    for variant in variants:
         name, equals, words = variant.partition("=")
         if not equals or not name.strip():
             raise UserError(f"--variants: expected NAME=OPTIONS, got {variant!r}")
         named.append((name.strip(), _split(words, "--variants")))
-    for option, said in (("--train", common), *(("--variants", words) for words in _listed(variants))):
+    for option, said in (("--train", common), *(("--variants", words) for words in variants)):
         _refuse_own(option, said)
     every, digests = _split(common, "--train"), {name: _digest(name) for name in presets}
     cells = [
@@ -130,22 +131,6 @@ def _refuse_own(option: str, said: str) -> None:
         name = word.partition("=")[0].replace("-", "_")
         if word.startswith("-") and name in _OWN:
             raise UserError(f"{option}: {word}: that is for {_OWN[name]} to say: leave it out")
-
-
-def _listed(variants: Sequence[str]) -> list[str]:
-    """The variants, those of files (@FILE) in their place: one a line, # begins a remark."""
-    found: list[str] = []
-    for variant in variants:
-        if not variant.startswith("@"):
-            found.append(variant)
-            continue
-        path = Path(variant[1:]).expanduser()
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--variants: {variant}: cannot read {path} ({error}): check the path") from error
-        found += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return found
 
 
 def _places(given: str, views: Sequence[int]) -> list[tuple[Path, Sequence[int]]]:

@@ -36,11 +36,11 @@ def rows_of(figures: Figures) -> list[dict[str, Any]]:
     ]
 
 
-def _mean(values: list[float], digits: int) -> str:
+def _mean(values: list[float], digits: int, sign: str = "") -> str:
     if not values:
         return "-"
     spread = (max(values) - min(values)) / 2
-    text = f"{statistics.fmean(values):,.{digits}f}"
+    text = f"{statistics.fmean(values):{sign},.{digits}f}"
     return f"{text} ± {spread:.{digits}f}" if len(values) > 1 and digits else text
 
 
@@ -79,6 +79,35 @@ def side_by_side(figures: Figures) -> list[dict[str, Any]]:
             means.append(f"(of {len(known)})")
         rows.append(row | {"mean": " / ".join(means) if known else "-"})
     return rows
+
+
+def differences(figures: Figures) -> list[list[dict[str, Any]]]:
+    """What variants gain on their preset, seed by seed: the mean over scenes, and each scene's PSNR.
+
+    A table for each preset that has variants. Scenes count of which both have equally many seeds.
+    """
+    tables: dict[str, list[dict[str, Any]]] = {}
+    places = list(dict.fromkeys(key[:2] for key in figures))
+    for label in dict.fromkeys(key[2] for key in figures):
+        preset, comma, variant = label.partition(", ")
+        gains: dict[tuple[str, int], dict[str, list[float]]] = {}
+        for place in places if comma else ():
+            before, after = (figures.get((*place, which), {}) for which in (preset, label))
+            if before.get("psnr") and len(before["psnr"]) == len(after.get("psnr", [])):
+                gains[place] = {
+                    name: [b - a for a, b in zip(before[name], after[name], strict=True)]
+                    for name, _ in _SCORES
+                }
+        if not gains:
+            continue
+        row: dict[str, Any] = {f"change of {preset}": variant}
+        for (name, digits), head in zip(_SCORES, ("dB", "SSIM"), strict=True):
+            row[head] = _mean(_scene_means([gain[name] for gain in gains.values()]), digits, "+")
+        for scene, views in places:
+            gain = gains.get((scene, views), {}).get("psnr", [])
+            row[f"{scene}, {views or 'all'}"] = f"{statistics.fmean(gain):+.2f}" if gain else "-"
+        tables.setdefault(preset, []).append(row)
+    return list(tables.values())
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

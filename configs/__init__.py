@@ -9,6 +9,7 @@ Each room declares its own options in a frozen dataclass beside the code that us
 composed, read and saved. Rooms never import this one.
 """
 
+from configs.at_files import expand_at_files
 from configs.chosen import OF_THE_CALL, chosen_options, preset_behind
 from configs.command_line import Parsed, parse_command_line
 from configs.config_error import ConfigError
@@ -25,6 +26,7 @@ __all__ = [
     "Parsed",
     "choose_preset",
     "chosen_options",
+    "expand_at_files",
     "load_preset",
     "load_saved_config",
     "parse_command_line",

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomic import atomic_write, remove_leftovers
+from atomic import atomic_write
 from engine.checkpoint_values import group_fault, moments_fault, tensor_fault
 from engine.finite import check_finite
 from engine.migrations import FORMAT, STEPS
@@ -92,7 +92,6 @@ def save_checkpoint(
         "photographs": state.photographs,  # absent in checkpoints of earlier versions
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
     with atomic_write(path) as file:
         torch.save(_plain(content, "checkpoint"), file)
     _log.debug("%s: written in %.2f s", path, time.perf_counter() - began)

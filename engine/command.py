@@ -201,7 +201,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, UserError):
         words.say(str(error), "error")
         if isinstance(error, CameToNothing):
-            _say_what_is_left(facts.get("output"))
+            _say_what_is_left(facts.get("output"), to_nothing=True)
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, Stopped)):
         code = error.exit_code if isinstance(error, Stopped) else 128 + signal.SIGINT
@@ -229,30 +229,24 @@ def _report(error: BaseException) -> int:
         code = 1
         if not words.heard("debug"):
             traceback.print_exception(error)
-    _say_how_to_go_on(facts.get("output"))
+    _say_what_is_left(facts.get("output"))
     return code
 
 
-def _say_what_is_left(output: Path | None) -> None:
-    """Names the last valid checkpoint of a run that should not go on from it, or says that there is none."""
+def _say_what_is_left(output: Path | None, *, to_nothing: bool = False) -> None:
+    """Names a run's last valid checkpoint and the command that goes on from it, if a run had begun.
+
+    Where it came `to_nothing`, going on would do so again.
+    """
     if output is None:
         return
     last = latest_checkpoint(output / "checkpoints")
     if last is None:
         words.say("no checkpoint had been written; start anew with --overwrite")
-    else:
+    elif to_nothing:
         words.say(
             f"the last checkpoint is from before and valid: {last}\n--resume would come to the same again"
         )
-
-
-def _say_how_to_go_on(output: Path | None) -> None:
-    """Names the last valid checkpoint and the command that resumes from it, if a run had begun."""
-    if output is None:
-        return
-    last = latest_checkpoint(output / "checkpoints")
-    if last is None:
-        words.say("no checkpoint had been written; start again with --overwrite")
     else:
         command = f"{shlex.quote(sys.argv[0])} -m {shlex.quote(str(output))} --resume"
         words.say(f"the last checkpoint is valid: {last}\ngo on with: python {command}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs import expand_at_files
 from errors import UserError
 from photos.collect import VIDEOS, has_photos
 from scene import MADE, files_below, is_scene, title_of
@@ -52,7 +53,7 @@ def find_jobs(given: Sequence[str], options: Sequence[str] = (), said: str = "")
     Raises:
         UserError: there is none, something is no scene, or two would have one name.
     """
-    scenes = [scene for one in _listed(given) for scene in _scenes_at(one)]
+    scenes = [scene for one in expand_at_files(given) for scene in _scenes_at(one)]
     jobs: dict[str, Job] = {}
     for scene in scenes:
         name = scene.stem if scene.is_file() else title_of(scene)
@@ -93,22 +94,6 @@ def fingerprint(scene: Path) -> str:
         line = f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _listed(given: Sequence[str]) -> list[str]:
-    """What is given, the lines of files (@FILE) in their place."""
-    found: list[str] = []
-    for one in given:
-        if not one.startswith("@"):
-            found.append(one)
-            continue
-        path = Path(one[1:]).expanduser()
-        try:
-            lines = path.read_text("utf-8", errors="surrogateescape").splitlines()
-        except OSError as error:
-            raise UserError(f"{one}: cannot read {path} ({error.strerror}): check the path") from error
-        found += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return found
 
 
 def _scenes_at(given: str) -> list[Path]:

@@ -15,6 +15,7 @@ import train
 from engine import load_checkpoint
 from errors import UserError
 from gaussian_model import load_ply
+from losses import PseudoTargets
 from tests.test_depth_training import _events
 
 RUN = (
@@ -114,7 +115,7 @@ def test_a_damaged_or_foreign_teacher_is_trained_anew(run, tmp_path: Path, monke
 def test_teachers_leave_the_runs_own_random_numbers_alone(run, tmp_path: Path, monkeypatch) -> None:
     """A run whose teachers are never asked is the plain run."""
     plain = run(tmp_path / "a", "--iterations", "14", last=14)
-    monkeypatch.setattr(train.PseudoTargets, "draw", lambda *_: None)
+    monkeypatch.setattr(PseudoTargets, "draw", lambda *_: None)
     taught = run(tmp_path / "b", *TAUGHT, "--iterations", "14", last=14)
     assert (tmp_path / "b" / "teachers" / "teacher_1.ply").is_file()
     assert _same(plain, taught)

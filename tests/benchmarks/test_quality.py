@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.quality import Cell, main
 from benchmarks.quality_cells import find_cells
+from benchmarks.quality_figures import differences
 from configs import parse_command_line
 from errors import UserError
 
@@ -144,3 +145,36 @@ def test_variants_of_a_file_are_known_options_of_quick(small_scene: Path) -> Non
     for cell in cells:
         words = ["-s", str(small_scene), "--config", cell.preset, *cell.options]
         parse_command_line(words).resolve(3, "cpu")
+
+
+def test_what_a_variant_gains_is_paired_by_seed_and_averaged_over_scenes() -> None:
+    def cell(*psnr: float) -> dict[str, list[float]]:
+        return {"psnr": list(psnr), "ssim": [0.02 * value for value in psnr]}
+
+    (gained,) = differences(
+        {
+            ("room", 3, "quick"): cell(20.0, 22.0),
+            ("hall", 6, "quick"): cell(10.0, 10.0),
+            ("room", 3, "quick, soft"): cell(21.0, 22.5),  # 1 and 0.5
+            ("hall", 6, "quick, soft"): cell(9.6, 10.3),  # -0.4 and 0.3: 0.3 and 0.4 over both
+            ("room", 3, "quick, hard"): cell(20.5, 22.5),
+            ("hall", 6, "quick, hard"): cell(10.1),  # a training failed: no pairs
+            ("room", 3, "other, soft"): cell(21.0, 22.5),  # of a preset that was not tried
+        }
+    )
+    assert gained == [
+        {
+            "change of quick": "soft",
+            "dB": "+0.35 ± 0.05",
+            "SSIM": "+0.007 ± 0.001",
+            "room, 3": "+0.75",
+            "hall, 6": "-0.05",
+        },
+        {
+            "change of quick": "hard",
+            "dB": "+0.50 ± 0.00",
+            "SSIM": "+0.010 ± 0.000",
+            "room, 3": "+0.50",
+            "hall, 6": "-",
+        },
+    ]

@@ -18,7 +18,9 @@ import torch
 from atomic import atomic_write
 from engine import (
     CheckpointError,
+    OutputFolder,
     checkpoint_path,
+    claim_output,
     latest_checkpoint,
     load_checkpoint,
     restore,
@@ -263,7 +265,7 @@ def save_for_ever(folder):
         save_checkpoint(checkpoint_path(folder, state.iteration), state, {})
 
 for attempt in range(8):
-    folder = pathlib.Path(sys.argv[1]) / str(attempt)
+    folder = pathlib.Path(sys.argv[1]) / str(attempt) / "checkpoints"
     child = os.fork()
     if child == 0:
         save_for_ever(folder)
@@ -276,13 +278,14 @@ for attempt in range(8):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_kill_at_any_moment_leaves_a_loadable_checkpoint_and_the_next_save_tidies_up(tmp_path):
+def test_kill_at_any_moment_leaves_a_loadable_checkpoint_and_the_next_run_tidies_up(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", _KILLED, str(tmp_path), str(ROOT)], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     interrupted = 0
-    for folder in tmp_path.iterdir():
+    for run in tmp_path.iterdir():
+        folder = OutputFolder(run).checkpoints
         interrupted += bool(list(folder.glob(".*.tmp")))
         last = latest_checkpoint(folder)
         newest = max(folder.glob("iteration_*.pt"), key=lambda path: int(path.stem.split("_")[1]))
@@ -290,8 +293,8 @@ def test_kill_at_any_moment_leaves_a_loadable_checkpoint_and_the_next_save_tidie
         state = make_state(n=2)
         restore(state, load_checkpoint(last))
         assert len(state.gaussians) == 20_000
-        saved(folder, state, iteration=10**6)
-        assert list(folder.glob(".*")) == []
+        with claim_output(run, resume=True):
+            assert list(folder.glob(".*")) == []
     assert len(list(tmp_path.iterdir())) == 8
     assert interrupted > 0, "no kill fell into a save: the test showed nothing"
 

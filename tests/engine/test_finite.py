@@ -15,6 +15,7 @@ import torch
 
 import train
 from engine import Guard, NotFinite, checkpoint_path, latest_checkpoint, load_checkpoint, save_checkpoint
+from losses import Objective
 from tests.engine.test_real_state import real_state
 from tests.engine.test_real_state import train as iterate
 
@@ -113,13 +114,13 @@ def kept(output):
 def test_a_loss_term_that_becomes_nan_ends_the_run_at_once_and_the_checkpoint_before_stays(
     small_scene, tmp_path, monkeypatch
 ):
-    whole = train.Objective.__call__
+    whole = Objective.__call__
 
     def poisoned(self, *arguments, iteration, **options):
         found = whole(self, *arguments, iteration=iteration, **options)
         return found | ({"dssim": found["dssim"] * math.nan} if iteration == 27 else {})
 
-    monkeypatch.setattr(train.Objective, "__call__", poisoned)
+    monkeypatch.setattr(Objective, "__call__", poisoned)
     with pytest.raises(NotFinite, match=r"iteration 27, view view_\d+\.png: the loss term dssim is nan"):
         run(monkeypatch, "-s", small_scene, "-m", tmp_path / "out", *SHORT)
     assert kept(tmp_path / "out") == 20
@@ -143,13 +144,13 @@ def test_a_gradient_that_is_nan_while_the_loss_is_not_is_found_before_anything_i
 
 
 def test_teachers_are_watched_too(small_scene, tmp_path, monkeypatch):
-    whole = train.Objective.__call__
+    whole = Objective.__call__
 
     def poisoned(self, *arguments, **options):
         found = whole(self, *arguments, **options)
         return found | {"l1": found["l1"] * math.inf}
 
-    monkeypatch.setattr(train.Objective, "__call__", poisoned)
+    monkeypatch.setattr(Objective, "__call__", poisoned)
     taught = ("--pseudo.taught", "1", "--pseudo.teachers", "2", "--pseudo.count", "4")
     with pytest.raises(NotFinite, match=r"iteration 1, .* l1 is inf"):
         run(monkeypatch, "-s", small_scene, "-m", tmp_path / "out", *SHORT, *taught)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import learning
 import train
 from configs import parse_command_line
 from depth_priors import learn
@@ -50,10 +51,10 @@ def _run(scene_folder: Path, strategy: str, watch: Watch) -> tuple[dict[str, tor
     )  # fmt: skip
     device = torch.device("cpu")
     state = train.start(config, scene, knowledge.points, device)
-    lessons = train.Lessons.of(config, knowledge, [], device)
+    lessons = learning.Lessons.of(config, knowledge, [], device)
     sizes = set()
     for iteration in range(1, config.iterations + 1):
-        train.learn_once(config, scene, state, lessons, iteration, "cpu")
+        learning.learn_once(config, scene, state, lessons, iteration, "cpu")
         watch(iteration, state.gaussians)
         sizes.add(len(state.gaussians))
     result = {key: value.detach().clone() for key, value in state.gaussians.params.items()}
