@@ -70,7 +70,9 @@ def over_fit(run: Run) -> str:
     if test is None or train is None:
         return ""
     gap = train - test
-    ends = f"At the end training views reach {train:.1f} dB and test views {test:.1f} dB"
+    step = int(run.events.curve("metrics/psnr_test")[0][-1])
+    when = "At the end" if step == run.reached else f"At iteration {step:,}"
+    ends = f"{when} training views reach {train:.1f} dB and test views {test:.1f} dB"
     if gap < 0.5:
         return f"{ends}: no gap to speak of, what was learnt holds from new places too."
     if gap < 3:
