@@ -17,6 +17,7 @@ import runpy
 import shutil
 import signal
 import sys
+import threading
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ class Fault:
         self.plan = plan
         self.under = os.path.realpath(plan["under"])
         self.count = 0
-        self.busy = False
+        self._here = threading.local()  # what one thread does here must not hide another's moments
+        self._one_at_a_time = threading.Lock()
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         """The audit hook."""
-        if self.busy or (event != "open" and event not in _TOUCHING):
+        if getattr(self._here, "busy", False) or (event != "open" and event not in _TOUCHING):
             return
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITES):
             return
@@ -48,16 +50,17 @@ class Fault:
             return
         if not path.startswith(self.under) or not fnmatch(path, self.plan.get("match", "*")):
             return
-        self.count += 1
-        self.busy = True
+        self._here.busy = True
         try:
-            if self.plan.get("log"):
-                with open(self.plan["log"], "a") as log:
-                    log.write(f"{event} {os.path.relpath(path, self.under)}\n")
-            if self.count == self.plan.get("at"):
-                self.strike()
+            with self._one_at_a_time:
+                self.count += 1
+                if self.plan.get("log"):
+                    with open(self.plan["log"], "a") as log:
+                        log.write(f"{event} {os.path.relpath(path, self.under)}\n")
+                if self.count == self.plan.get("at"):
+                    self.strike()
         finally:
-            self.busy = False
+            self._here.busy = False
 
     def strike(self) -> None:
         """Brings the fault."""
