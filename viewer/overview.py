@@ -53,7 +53,7 @@ def hidden_share(look: Pose, poses: Sequence[Pose], size: float) -> float:
     places = np.array([pose.position for pose in poses]).reshape(-1, 3)
     seen = (np.array([corners(pose, size) for pose in poses]).reshape(-1, 4, 3) - look.position) @ look.axes
     depth = seen[..., 2].mean(-1)
-    before = (depth > 0) & (depth < np.linalg.norm(look.position))
+    before = (depth > _NEAR) & (depth < np.linalg.norm(look.position))
     for photograph in seen[before & ~in_the_way(places, look.position, size)]:
         visible = _before_the_eye(photograph)
         at = visible[:, :2] / visible[:, 2:] * scale + np.array(_RASTER) / 2
