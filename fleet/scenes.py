@@ -53,7 +53,7 @@ def find_jobs(given: Sequence[str], options: Sequence[str] = (), said: str = "")
     Raises:
         UserError: there is none, something is no scene, or two would have one name.
     """
-    scenes = [scene for one in expand_at_files(given) for scene in _scenes_at(one)]
+    scenes = [scene for one in expand_at_files(given, paths=True) for scene in _scenes_at(one)]
     jobs: dict[str, Job] = {}
     for scene in scenes:
         name = scene.stem if scene.is_file() else title_of(scene)

@@ -138,6 +138,12 @@ def test_mistakes_are_told_at_once(
     assert not (tmp_path / "output").exists()
 
 
+def test_a_file_of_variants_that_is_no_text_is_refused(tmp_path: Path, small_scene: Path) -> None:
+    (tmp_path / "v.txt").write_bytes(b"soft\xff=--regularise.dropout 0.1\n")
+    with pytest.raises(UserError, match=r"v\.txt: cannot read .*utf-8"):
+        find_cells([str(small_scene)], [3], ["quick"], [f"@{tmp_path / 'v.txt'}"], [0], "")
+
+
 def test_variants_of_a_file_are_known_options_of_quick(small_scene: Path) -> None:
     variants = [f"@{ROOT / 'benchmarks' / 'ablation.txt'}", "own=-r 8"]
     cells = find_cells([str(small_scene)], [3], ["quick"], variants, [0], "")
