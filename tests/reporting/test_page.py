@@ -50,6 +50,18 @@ def page_of(folder):
     return page
 
 
+def log_anew(run, iterations, measured, figures):
+    """Other events: 20 iterations of so many, and figures that were measured after one of them."""
+    for path in run.glob("events.*"):
+        path.unlink()
+    with Tracker(run, iterations, log_every=1, quiet=True) as tracker:
+        for iteration in range(1, 21):
+            tracker.losses(iteration, {"l1": torch.tensor(0.5 / iteration)})
+            tracker.bar(iteration, 100)
+            if iteration == measured:
+                tracker.write(iteration, figures)
+
+
 def shots(page, kind):
     """Pictures of a kind ("truth", "render", "error", "depth"), in the order of the page."""
     return re.findall(rf'data-kind="{kind}"[^>]*>\s*<img src="([^"]*)"', page.source)
@@ -226,27 +238,14 @@ def test_a_run_that_was_stopped_is_told_as_far_as_it_came(run):
 
 @pytest.mark.parametrize("measured, told", [(10, "At iteration 10 training"), (20, "At the end training")])
 def test_the_gap_between_training_and_test_views_is_told_with_its_iteration(run, measured, told):
-    for path in run.glob("events.*"):
-        path.unlink()
-    with Tracker(run, 50, log_every=1, quiet=True) as tracker:
-        for iteration in range(1, 21):
-            tracker.losses(iteration, {"l1": torch.tensor(0.5 / iteration)})
-            tracker.bar(iteration, 100)
-            if iteration == measured:
-                tracker.write(iteration, {"metrics/psnr_train": 31.5, "metrics/psnr_test": 25.5})
+    log_anew(run, 50, measured, {"metrics/psnr_train": 31.5, "metrics/psnr_test": 25.5})
     assert f"{told} views reach 31.5 dB and test views 25.5 dB, a gap of 6.0 dB" in page_of(run).text
 
 
 def test_a_run_without_test_views_says_so(run):
     for name in ("results.json", "per_view.json"):
         (run / name).unlink()
-    for path in run.glob("events.*"):
-        path.unlink()
-    with Tracker(run, 20, log_every=1, quiet=True) as tracker:
-        for iteration in range(1, 21):
-            tracker.losses(iteration, {"l1": torch.tensor(0.5 / iteration)})
-            tracker.bar(iteration, 100)
-        tracker.write(20, {"metrics/psnr_train": 31.5})
+    log_anew(run, 20, 20, {"metrics/psnr_train": 31.5})
     page = page_of(run)
     assert "There are no pictures of test views" in page.text and "no test views were held out" in page.text
     assert page.tiles()["PSNR"] == "31.50" and "no pictures of training views" in page.text
