@@ -19,7 +19,7 @@ from atomic import atomic_write
 from benchmarks.converging import measure_convergence, measure_peer
 from benchmarks.depth import measure_stereo
 from benchmarks.inputs import generate_inputs, load_inputs
-from benchmarks.iterating import measure_fixed_cost, measure_iteration
+from benchmarks.iterating import measure_fixed_cost, measure_iteration, measure_losses
 from benchmarks.measure import machine, plain, table
 from benchmarks.memory import measure_memory
 from benchmarks.plots import plot_convergence, plot_iteration, plot_scaling
@@ -28,7 +28,7 @@ from errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_THREADS = 1024
-What = Literal["rasterizer", "iteration", "scaling", "memory", "convergence", "stereo", "peer"]
+What = Literal["rasterizer", "iteration", "losses", "scaling", "memory", "convergence", "stereo", "peer"]
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Options:
     model: Path | None = None
     """iteration: a .ply of that scene, resampled to each number (default: trained here by `quick`)."""
     gaussians: list[int] = field(default_factory=lambda: [10_000, 50_000, 200_000])
-    """iteration: numbers of Gaussians."""
+    """iteration, losses: numbers of Gaussians."""
     views: int = 0
     """iteration, stereo: train on this many views (0 = all)."""
     near: bool = False
@@ -117,6 +117,8 @@ def main() -> None:
             ]
             rows.append(measure_fixed_cost(most, 200))
             plot_iteration(rows[:-1], options.output / "iteration.png")
+        elif what == "losses":
+            rows = [row for n in options.gaussians for row in measure_losses(n, most, options.repetitions)]
         elif what == "scaling":
             rows = measure_scaling(most, options.counts, options.widths, max(3, options.repetitions // 4))
             plot_scaling(rows, options.output / "scaling.png")

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 import native
 from benchmarks.inputs import Inputs, generate_inputs
 from benchmarks.measure import Stopwatch, Timing
+from depth_priors import DepthPrior
 from gaussian_model import (
     DensifyConfig,
     GaussianAdam,
     Gaussians,
+    ModelConfig,
     OptimConfig,
     build_densifier,
     load_ply,
     set_learning_rates,
 )
 from learning import batch_psnr
-from losses import LossConfig, Objective
+from losses import DepthLoss, LossConfig, Objective
 from scene import Camera, SceneConfig, View, load_scene
 
 WARM_UP = 3
@@ -33,11 +35,19 @@ class TrainingIteration:
     Not in it: the choice of the view, and the log (some 0.1 ms).
     """
 
-    def __init__(self, gaussians: Gaussians, extent: float) -> None:
+    def __init__(
+        self,
+        gaussians: Gaussians,
+        extent: float,
+        loss: LossConfig | None = None,
+        prior: DepthPrior | None = None,
+    ) -> None:
+        """Trains `gaussians` of a scene of some extent; with a prior, depth is rendered as well."""
         self.gaussians = gaussians
         self.optim = OptimConfig()
         self.optimizer = GaussianAdam(gaussians, self.optim, extent)
-        self.objective = Objective(LossConfig())
+        self.objective = Objective(loss or LossConfig())
+        self.prior = prior
         self.config = DensifyConfig()
         self.densifier = build_densifier(self.config, extent, torch.Generator())
         self.background = torch.zeros(3)
@@ -51,11 +61,12 @@ class TrainingIteration:
                 set_learning_rates(self.optimizer, self.optim, 1.0, 1, 1000)
                 image, weight = view.image(self.background), view.weight()
             with timed("forward"):
-                render = gaussians.render(view.camera, background=self.background, depth=None, backend="cpu")
+                depth = None if self.prior is None else ModelConfig().depth_mode
+                render = gaussians.render(view.camera, background=self.background, depth=depth, backend="cpu")
             render.info["means2d"].retain_grad()
             with timed("loss"):
                 terms = self.objective(
-                    render, image, weight, linear_scales=gaussians.linear_scales,
+                    render, image, weight, prior=self.prior, linear_scales=gaussians.linear_scales,
                     linear_opacities=gaussians.linear_opacities,
                 )  # fmt: skip
             with timed("backward"):
@@ -154,3 +165,45 @@ def measure_fixed_cost(threads: int, repetitions: int) -> dict[str, Any]:
         iteration(view)
     timing = Timing.of(iteration.stages.seconds["all"][10 * WARM_UP :])
     return {"gaussians": 8, "pixels": "16x16", "threads": threads, "all": timing}
+
+
+def measure_losses(count: int, threads: int, repetitions: int) -> list[dict[str, Any]]:
+    """What each loss on depth adds to an iteration of generated Gaussians, at 504x378.
+
+    The prior is what they are rendered as at first, with noise of 5 %, as inverse depth in world units. The
+    losses take turns, so that a slow moment of the machine meets all of them.
+    """
+    native.set_threads(threads)
+    inputs = generate_inputs(count, 504, 378)
+    view = as_view(inputs)
+    with torch.no_grad():
+        seen = as_gaussians(inputs).render(view.camera, background=torch.zeros(3), depth="ED", backend="cpu")
+    noise = torch.randn(378, 504, generator=torch.Generator().manual_seed(0))
+    known = seen.alpha[0] > 0.5
+    inverse = torch.where(known, (1.0 + 0.05 * noise) / seen.depth[0].clamp_min(1e-3), 0.0)
+    prior = DepthPrior(inverse.contiguous(), "inverse", "world", known.float(), "generated")
+    chosen: dict[str, TrainingIteration] = {}
+    for name in get_args(DepthLoss):
+        told = None if name == "none" else prior
+        chosen[name] = TrainingIteration(as_gaussians(inputs), 1.0, LossConfig(depth_loss=name), told)
+    for round_ in range(repetitions + WARM_UP):
+        for iteration in chosen.values():
+            if round_ == WARM_UP:
+                iteration.stages.seconds.clear()
+            iteration(view)
+    assert not any(iteration.objective.skipped for iteration in chosen.values()), (
+        "a loss left out costs nothing"
+    )
+    without = chosen["none"].stages.timings()["all"].median
+    return [
+        {
+            "depth_loss": name,
+            "gaussians": count,
+            "pixels": "504x378",
+            "threads": threads,
+            **{stage: timings[stage] for stage in ("forward", "loss", "backward", "all")},
+            "more": f"{timings['all'].median - without:+.1f}",
+        }
+        for name, iteration in chosen.items()
+        for timings in [iteration.stages.timings()]
+    ]

@@ -17,6 +17,7 @@ from benchmarks.iterating import as_gaussians, resample
 from benchmarks.measure import Timing, table
 from errors import UserError
 from gaussian_model import save_ply
+from losses.depth import names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +87,21 @@ def test_an_iteration_is_told_apart_into_stages_and_kernels(tmp_path: Path, smal
         assert 0 < float(row["outside_kernels"].removesuffix(" %")) < 100
         assert row["one_refinement"]["repetitions"] == 1
     assert (tmp_path / "iteration.png").stat().st_size > 1000
+
+
+def test_every_loss_on_depth_is_told_what_it_costs(tmp_path: Path) -> None:
+    done = _run(
+        *("losses", "--gaussians", "2000", "--threads", "2", "--repetitions", "2", "--output", tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text())["losses"]
+    assert [row["depth_loss"] for row in rows] == ["none", *names()]
+    for row in rows:
+        assert row["gaussians"] == 2000 and row["threads"] == 2 and row["all"]["repetitions"] == 2
+        assert float(row["more"]) == pytest.approx(
+            row["all"]["median"] - rows[0]["all"]["median"],
+            abs=0.05 + 1e-9,  # it is rounded to 0.1 ms
+        )
 
 
 def test_convergence_is_recorded_without_the_time_of_evaluation(tmp_path: Path, small_scene: Path) -> None:
