@@ -48,7 +48,8 @@ class DensifyConfig:
     prune_opacity: float = 0.005
     """Gaussians below this opacity are removed."""
     prune_scale: float = 0.1
-    """Gaussians larger than this, in scene extents, are removed (after the first opacity reset)."""
+    """Gaussians larger than this, in scene extents, are removed (after the first opacity reset); 0 = off, as
+    it should be for a few cameras side by side: what they see is far away in units of their spread."""
     prune_screen_size: float = 0.0
     """Gaussians seen larger than this, in image sizes, are removed (after the first reset); 0 = off."""
     reset_every: int = field(default=3000, metadata={"unit": "iterations", "least": 1000})
@@ -94,6 +95,8 @@ class DensifyConfig:
         ):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if not self.prune_scale >= 0.0:
+            raise UserError(f"prune_scale: expected a size of at least 0, got {self.prune_scale}")
         if not self.unpool >= 0.0:
             raise UserError(f"unpool: expected a distance of at least 0, got {self.unpool}")
         if not 0.0 <= self.prune_near < 1.0:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SPLIT_SHRINK = 1.6
 """Divisor of the scales of the two parts of a split: 0.8 times the number of parts (3DGS)."""
+MANY = 0.2
+"""Share of the Gaussians that are seldom all too large: where more are, the measure is too small."""
 
 
 class DefaultDensifier:
@@ -57,6 +59,7 @@ class DefaultDensifier:
         self.wants_absgrad = config.absgrad
         self.statistics: dict[str, Tensor] = {}
         self._stopped = False
+        self._warned = False
 
     @property
     def collects(self) -> bool:
@@ -192,12 +195,14 @@ class DefaultDensifier:
             doomed |= self.empty.contains(gaussians.params["means"])
         too_large = torch.zeros_like(doomed)
         if config.reset_every > 0 and iteration > config.reset_every:
-            largest_allowed = config.prune_scale * self.extent
+            largest_allowed = config.prune_scale * self.extent if config.prune_scale > 0.0 else torch.inf
             if config.prune_screen_size > 0.0:
                 doomed |= self.statistics["screen_size"] > config.prune_screen_size
             too_large = largest > largest_allowed
             # A split part that would still be too large is not worth making.
-            doomed |= torch.where(grow & large, largest / SPLIT_SHRINK, largest) > largest_allowed
+            oversized = torch.where(grow & large, largest / SPLIT_SHRINK, largest) > largest_allowed
+            self._warn_of_sizes(iteration, int((oversized & ~doomed).sum()), len(gaussians))
+            doomed |= oversized
         grow &= ~doomed
         limit = config.limit(iteration)
         if limit is not None:  # every clone and every split adds exactly one
@@ -205,6 +210,17 @@ class DefaultDensifier:
             grow = _highest(gradient, grow, room)
         split = grow & large
         return grow, split, doomed | (too_large & ~split)
+
+    def _warn_of_sizes(self, iteration: int, count: int, total: int) -> None:
+        """Says once that many Gaussians go only because they are larger than the cameras' spread allows."""
+        if count > MANY * total and not self._warned:
+            self._warned = True
+            log.warning(
+                "iteration %d: %s of %s Gaussians are removed because they are larger than prune_scale, "
+                "%g of the scene extent, which is how far the cameras are apart: where these stand close "
+                "together, choose a larger one, or --densify.prune_scale 0",
+                iteration, f"{count:,}", f"{total:,}", self.config.prune_scale,
+            )  # fmt: skip
 
     def _new_values(
         self, gaussians: Gaussians, cloned: Tensor, parents: Tensor, gaps: Unpooled

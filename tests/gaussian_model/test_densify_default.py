@@ -149,6 +149,27 @@ def test_refinement_does_what_a_plain_restatement_says(generator, iteration):
     assert all(len(value) == len(gaussians) for value in densifier.statistics.values())
 
 
+@pytest.mark.parametrize("option", [0.1, 0.0])
+def test_cameras_that_stand_close_together_are_told_that_sizes_are_judged_by_them(caplog, option):
+    """What lies far away is large beside their spread: gone refinement after refinement, or kept by 0."""
+    gaussians = random_gaussians(100)
+    gaussians.params["opacities"].data.fill_(0.0)
+    gaussians.params["scales"].data.fill_(np.log(0.3 * EXTENT))
+    gaussians.params["scales"].data[:70] = np.log(0.05 * EXTENT)
+    optimizer = stepped_optimizer(gaussians)
+    gaussians.params["opacities"].data.fill_(0.0)
+    densifier = densifier_of(prune_scale=option)
+    densifier._clear(100, torch.device("cpu"))
+    for iteration in (3000, 3100, 3200):
+        report = densifier.refine(iteration, gaussians, optimizer)
+        assert report is not None and report.pruned == (30 if iteration == 3100 and option else 0)
+        gaussians.params["opacities"].data.fill_(0.0)
+    said = [record.getMessage() for record in caplog.records if "prune_scale" in record.getMessage()]
+    assert len(said) == (1 if option else 0)
+    if option:
+        assert "iteration 3100: 30 of 100 Gaussians" in said[0] and "--densify.prune_scale 0" in said[0]
+
+
 def test_the_mean_and_the_spread_of_split_parts_are_the_parents():
     gaussians = random_gaussians(1)
     gaussians.load_state_dict(
