@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from tqdm import tqdm
 from engine import words
 from engine.command import add_facts
 from engine.memory import peak_gpu_memory_gib, peak_memory_gib
+from progress import terminal_width
 
 if TYPE_CHECKING:
     from gaussian_model import Gaussians
@@ -80,7 +80,7 @@ class Tracker:
         self._warned = False
         self._writer = _writer(folder, start) if events else None
         self._bar = tqdm(
-            total=iterations, initial=start, desc="training", unit="it", **_width(),
+            total=iterations, initial=start, desc="training", unit="it", **terminal_width(),
             disable=True if quiet else None,  # None: drawn on terminals only
         )  # fmt: skip
 
@@ -286,12 +286,6 @@ class Tracker:
             self._next_line = now + _LINE_EVERY_S
             left = tqdm.format_interval((self._iterations - iteration) / speed)
             self.message(f"iteration {iteration}/{self._iterations}, {text}, {speed:.2f} it/s, {left} left")
-
-
-def _width() -> dict[str, Any]:
-    """Follows the terminal's width; 80 columns where a terminal says that it has none."""
-    known = shutil.get_terminal_size((0, 0)).columns > 0
-    return {"dynamic_ncols": True} if known else {"ncols": 80}
 
 
 def _groups(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]]:

@@ -211,7 +211,9 @@ def _flat_colours(source: Source, kept: Gaussians, options: Options) -> Floats:
 
 def _background(source: Source, options: Options) -> Tensor:
     """The colour [3] behind the Gaussians."""
-    return torch.full((3,), float((options.background or source.background) == "white"))
+    if options.background is None:
+        return source.background
+    return torch.full((3,), float(options.background == "white"))
 
 
 def _viewpoint(splats: Splats, source: Source, options: Options) -> Viewpoint:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from configs import ConfigError, load_saved_config
+import torch
+from torch import Tensor
+
+from configs import Config, ConfigError, load_saved_config
 from engine import OutputFolder, load_finished
 from errors import UserError
 from gaussian_model import Gaussians, load_ply
-from scene import NamedCamera, read_cameras_json
+from scene import NamedCamera, load_scene, read_cameras_json
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +29,7 @@ class Source:
         name: of exported files, without ending.
         folder: where exported files go if nobody says.
         cameras: of the run; none if they are not on record.
-        antialiased: whether they were trained with a compensated screen filter.
-        background: the colour that they were trained before.
+        run: the options that they were trained with, if these are on record.
     """
 
     gaussians: Gaussians
@@ -35,8 +37,29 @@ class Source:
     name: str
     folder: Path
     cameras: list[NamedCamera]
-    antialiased: bool = False
-    background: Literal["black", "white"] = "black"
+    run: Config | None = None
+
+    @property
+    def antialiased(self) -> bool:
+        """Whether they were trained with a compensated screen filter."""
+        return self.run is not None and self.run.model.antialiased
+
+    @cached_property
+    def background(self) -> Tensor:
+        """The colour [3] that the finished Gaussians are meant to be seen before."""
+        if self.run is None:
+            return torch.zeros(3)
+        mean = torch.zeros(3)
+        if self.run.model.background == "mean":
+            try:
+                mean = load_scene(self.run.source_path, self.run.scene).mean_colour
+            except UserError as error:
+                _log.warning(
+                    "%s The background is black, not the photographs' mean colour; choose one by "
+                    "--background.",
+                    error,
+                )
+        return self.run.model.evaluation_background(mean)
 
 
 def load_source(path: Path, iteration: int = -1) -> Source:
@@ -70,13 +93,10 @@ def load_source(path: Path, iteration: int = -1) -> Source:
 
 def _in_run(folder: OutputFolder, gaussians: Gaussians, title: str, name: str, target: Path) -> Source:
     cameras = read_cameras_json(folder.cameras) if folder.cameras.is_file() else []
-    source = Source(gaussians, title, name, target, cameras)
-    if not folder.config.is_file():  # another trainer's
-        return source
-    try:
-        model = load_saved_config(folder.path).model
-    except ConfigError as error:
-        _log.warning("%s Taken as trained before black, not antialiased.", error)
-        return source
-    background: Literal["black", "white"] = "white" if model.background == "white" else "black"
-    return Source(gaussians, title, name, target, cameras, model.antialiased, background)
+    run = None
+    if folder.config.is_file():  # else another trainer's
+        try:
+            run = load_saved_config(folder.path)
+        except ConfigError as error:
+            _log.warning("%s Taken as trained before black, not antialiased.", error)
+    return Source(gaussians, title, name, target, cameras, run)

@@ -19,6 +19,10 @@ READABLE = frozenset((".jpg", ".jpeg", ".png"))
 CONVERTED = frozenset((".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif", ".avif"))
 """Files that become PNG or, where they were lossy, JPEG."""
 _LOSSY = frozenset((".webp", ".heic", ".heif", ".avif"))
+UNREAD = frozenset(
+    (".gif", ".jxl", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef")
+)
+"""Pictures that are left out, and said: animations, layers, a camera's raw data."""
 VIDEOS = frozenset((".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"))
 FOLDERS = ("images", "input")
 """Where the photographs are looked for, besides the folder itself."""
@@ -49,12 +53,13 @@ def find_photos(source: Path) -> list[Path]:
         UserError: there are fewer than two, or some that nothing here can read.
     """
     for folder, found in _candidates(source):
+        if found:
+            _tell_unread(folder)
         if len(found) == 1:
             raise UserError(f"{folder}: expected at least 2 photographs, got 1: take more, from other places")
         if found:
             return found
-    below = [folder.name for folder in sorted(source.iterdir()) if folder.is_dir() and _photographs(folder)]
-    if below:
+    if below := folders_with_photos(source):
         raise UserError(
             f"{source}: expected photographs in it, got some in {', '.join(below[:5])}: name that folder"
         )
@@ -62,6 +67,11 @@ def find_photos(source: Path) -> list[Path]:
         f"{source}: expected photographs ({', '.join(sorted(READABLE | CONVERTED))}) in it or in its "
         f"{' or '.join(FOLDERS)} folder, got none: check the path"
     )
+
+
+def folders_with_photos(source: Path) -> list[str]:
+    """The names of folders in a folder that hold photographs."""
+    return [folder.name for folder in sorted(source.iterdir()) if folder.is_dir() and _photographs(folder)]
 
 
 def has_photos(source: Path) -> bool:
@@ -78,6 +88,15 @@ def _candidates(source: Path) -> Iterator[tuple[Path, list[Path]]]:
 def _photographs(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return [path for path in files if path.suffix.lower() in READABLE | CONVERTED]
+
+
+def _tell_unread(folder: Path) -> None:
+    """Warns of pictures of kinds that are not read."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in UNREAD)
+    if names:
+        more = f" and {len(names) - _TOLD:,} more" if len(names) > _TOLD else ""
+        kinds = ", ".join(sorted(kind.removeprefix(".") for kind in READABLE | CONVERTED))
+        _log.warning("%s: left out, as only %s are read: %s%s", folder, kinds, ", ".join(names[:_TOLD]), more)
 
 
 def without_copies(photos: Sequence[Path]) -> list[Path]:
@@ -150,7 +169,7 @@ def _copy(path: Path, target: Path) -> Photo:
         image.load()  # all of it, so that a damaged one is found here
         if exif.get(_ORIENTATION, 1) == 1 and target.suffix == path.suffix.lower():
             size = image.size
-            _link(path, target)
+            link_or_copy(path, target)
         else:
             upright = ImageOps.exif_transpose(image)
             size = upright.size
@@ -169,7 +188,8 @@ def _lens(exif: Image.Exif) -> str:
     return " ".join(str(value).strip("\0 ") for value in values if value is not None)
 
 
-def _link(path: Path, target: Path) -> None:
+def link_or_copy(path: Path, target: Path) -> None:
+    """Gives a file another name, by a hard link where the disk can do that."""
     try:
         os.link(path.resolve(), target)
     except OSError:

@@ -23,7 +23,16 @@ from typing import Any, Literal
 from atomic import write_bytes
 from errors import UserError
 from photos.advice import guessed_lens, left_out, only_turned, summary
-from photos.collect import FOLDERS, VIDEOS, Photo, copy_upright, find_photos, has_photos, without_copies
+from photos.collect import (
+    FOLDERS,
+    VIDEOS,
+    Photo,
+    copy_upright,
+    find_photos,
+    folders_with_photos,
+    has_photos,
+    without_copies,
+)
 from photos.video import pick_frames
 from progress import Bar
 from scene import MADE, is_scene
@@ -92,11 +101,13 @@ def scene_of(source: Path, *, threads: int, quiet: bool = False) -> Converted | 
         None where `source` is a scene already, or nothing that this room knows of.
 
     Raises:
-        UserError: no scene can be made of it.
+        UserError: no scene can be made of it, or the photographs lie in folders of it.
     """
     if source.is_dir() and is_scene(source):
         return None
     if source.is_dir() and not has_photos(source):
+        if folders_with_photos(source):
+            find_photos(source)  # says which
         return None
     if not source.is_dir() and not (source.is_file() and source.suffix.lower() in VIDEOS):
         return None
@@ -285,7 +296,7 @@ def _reconstruct(
 def _show(stream: Any, quiet: bool) -> None:
     """Draws a bar for each stage from the lines of the process."""
     bar: Bar[None] | None = None
-    shown = ""
+    shown, attempt = "", 1
     for line in stream:
         try:
             told = json.loads(line)
@@ -295,8 +306,10 @@ def _show(stream: Any, quiet: bool) -> None:
         if stage != shown or (bar is not None and done < bar.done):
             if bar is not None:
                 bar.close()
-            shown = stage
-            bar = Bar(total=total, desc=f"structure from motion, {stage}", quiet=quiet)
+            fresh = stage != shown
+            shown, attempt = stage, 1 if fresh else attempt + 1
+            desc = f"structure from motion, {stage}" + (f", attempt {attempt}" if attempt > 1 else "")
+            bar = Bar(total=total, desc=desc, quiet=quiet, announced=fresh)
         if bar is not None:
             bar.update(done - bar.done)
     if bar is not None:

@@ -28,6 +28,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from photos.collect import link_or_copy
 from photos.turning import Matched, unexplained_by_turns
 
 EXHAUSTIVE = 60
@@ -71,7 +72,9 @@ def run(job: dict[str, Any], say: Callable[[str, int, int], None]) -> dict[str, 
     Returns:
         What was found: see `photos.advice`.
     """
-    work, names = Path(job["work"]), [photo["name"] for photo in job["photos"]]
+    work = Path(job["work"])
+    job, own_names = _plainly_named(job)
+    names = list(own_names)
     database = work / "database.db"
     pycolmap.set_random_seed(job["seed"])
     _extract(job, database, say)
@@ -80,6 +83,8 @@ def run(job: dict[str, Any], say: Callable[[str, int, int], None]) -> dict[str, 
     best, attempts = _map(job, database, found["prior_focal"], say)
     found |= {"attempts": attempts, "registered": [], "points": 0, "error": 0.0, "cameras": []}
     if best is not None:
+        for image in best.images.values():
+            image.name = own_names[image.name]
         output = Path(job["output"])
         output.mkdir(parents=True)
         best.write_binary(str(output))
@@ -97,7 +102,24 @@ def run(job: dict[str, Any], say: Callable[[str, int, int], None]) -> dict[str, 
                 for camera in best.cameras.values()
             ],
         }
+    found["features"] = {own_names[name]: count for name, count in found["features"].items()}
+    found["pairs"] = [[own_names[one], own_names[other], count] for one, other, count in found["pairs"]]
     return found
+
+
+def _plainly_named(job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The job with numbers for names, and what these stand for: in COLMAP's lists a name ends at a space."""
+    folder = Path(job["work"]) / "images"
+    folder.mkdir()
+    own_names: dict[str, str] = {}
+    photos = []
+    for number, photo in enumerate(job["photos"]):
+        path = Path(job["images"], photo["name"])
+        name = f"{number:06d}{path.suffix.lower()}"
+        link_or_copy(path, folder / name)
+        own_names[name] = photo["name"]
+        photos.append({**photo, "name": name})
+    return {**job, "images": str(folder), "photos": photos}, own_names
 
 
 def pairs_of(count: int, matching: str) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ _FILES = (  # pattern, what it is
     ("results.json", "mean figures of the test views"),
     ("per_view.json", "figures of each test view"),
     ("summary.json", "time, memory, number of Gaussians"),
+    ("export/*", "for sharing: a page that shows the scene, other programs' formats"),
     ("events.out.tfevents.*", "TensorBoard: curves and pictures"),
 )
 _PICTURES = (("test", "test views"), ("train", "training views"))
@@ -66,7 +67,9 @@ def commands(run: Run) -> list[tuple[str, str]]:
         (
             "Pictures of all views, their figures, and a flight as a video",
             f"python render.py -m {folder} --video auto",
-        )
+        ),
+        ("Walk through it in the browser", f"scripts/view {folder}"),
+        ("A page that shows it offline, and an .spz, to share", f"scripts/export {folder}"),
     ]
     if next(run.folder.glob("checkpoints/iteration_*.pt"), None) is not None:
         if run.iterations and run.reached < run.iterations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 
 import pytest
@@ -91,6 +92,31 @@ def test_stages_of_structure_from_motion_are_told(said, clock):
 
     _show(stream(), quiet=False)
     assert said.messages == [
+        "structure from motion, features: 3 to do",
+        "structure from motion, matching: 40 to do",
         "structure from motion, matching: 16 of 40, 00:45 left",
         "structure from motion, matching: 31 of 40, 00:17 left",
     ]
+
+
+def test_another_attempt_at_a_stage_is_told_as_one(said, clock):
+    def stream():
+        for _ in range(3):
+            for done in (2, 3, 5):
+                clock[0] += 31
+                yield f'{{"stage": "poses", "done": {done}, "total": 5}}\n'
+
+    _show(stream(), quiet=False)
+    named = [
+        message.partition(":")[0].removeprefix("structure from motion, poses") for message in said.messages
+    ]
+    assert named == ["", "", ", attempt 2", ", attempt 3"]  # the first one is announced
+
+
+def test_a_terminal_without_a_width_has_a_bar_too(said, clock, monkeypatch):
+    """As some containers' have: tqdm draws nothing on a width of 0."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda fallback: os.terminal_size((0, 0)))
+    _walk(clock)
+    assert "stereo" in terminal.getvalue() and said.messages == []

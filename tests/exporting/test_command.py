@@ -126,12 +126,28 @@ def test_how_a_run_was_trained_is_known(run, small_scene, background):
     config = dataclasses.replace(Config(), source_path=small_scene, model_path=run, model=model)
     save_config(run / "config.yaml", config)
     source = load_source(run)
-    assert source.antialiased and source.background == ("white" if background == "white" else "black")
+    assert source.antialiased
+    mean = load_scene(small_scene, config.scene).mean_colour
+    assert 0.1 < mean.min() and mean.max() < 0.9, "told apart from black and white"
+    expected = {"white": torch.ones(3), "mean": mean}.get(background, torch.zeros(3))
+    assert torch.equal(source.background, expected)
+
+
+def test_where_the_photographs_are_gone_their_mean_colour_is_not_known(run, tmp_path, capsys):
+    config = dataclasses.replace(
+        Config(), source_path=tmp_path / "gone", model_path=run, model=ModelConfig(background="mean")
+    )
+    save_config(run / "config.yaml", config)
+    main([str(run), "--to", "html", "splat", "--fit_steps", "2"])
+    err = capsys.readouterr().err
+    assert err.count("not the photographs' mean colour; choose one by --background") == 1 and "gone" in err
+    main([str(run), "--to", "html", "--background", "white", "--fit_steps", "2"])
+    assert "mean colour" not in capsys.readouterr().err
 
 
 def test_a_configuration_that_cannot_be_read_stops_no_export(run, capsys):
     (run / "config.yaml").write_text("format: 1\nno_such_option: 3\n")
-    main([str(run), "--to", "splat"])
+    main([str(run), "--to", "splat", "--fit_steps", "2"])  # no longer than a line of progress needs
     assert (run / "export" / "garden.splat").is_file()
     err = capsys.readouterr().err
     assert err.startswith("warning: ") and "config.yaml" in err and len(err.splitlines()) == 1
