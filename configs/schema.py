@@ -51,7 +51,8 @@ class Config:
     do not all look one way. Options on the command line win over it. Without it: sparse_view for up to 24
     training views; for more, full_capture on a GPU and cpu_capture without one."""
     iterations: int = 30_000
-    """Length of the training. Changing it scales every schedule that is not given on the command line too.
+    """Length of the training; this one is full_capture's, others have their own (sparse_view: 2000). Changing
+    it scales every schedule that is not given on the command line too.
     For more quality take a preset made for a longer run: quick and sparse_view have learning rates, and quick
     and cpu_capture a number of Gaussians, for short ones."""
     batch_size: int = 1

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+import native
 from depth_priors import completion, mvs, stereo
 from depth_priors.cache import VERSION, MapCache, digest
 from depth_priors.neighbours import Surroundings, look_around
@@ -64,6 +65,7 @@ class SceneStereo:
             bar.update()
 
         views = self.scene.train
+        native.library()  # compiled the first time, which would mislead the bar
         with Bar[None](total=work_steps(views), desc="stereo", unit="pass", quiet=self.quiet) as bar:
             priors = mvs.stereo_priors(views, self.surroundings, progress=step)
         self._store("mvs", priors)
