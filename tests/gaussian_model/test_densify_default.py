@@ -367,6 +367,8 @@ def test_a_saved_state_belongs_to_one_strategy(generator):
         ({"stop": -1}, "stop"),
         ({"prune_opacity": 0.0}, "prune_opacity"),
         ({"reset_opacity": 0.001}, "reset_opacity"),
+        ({"prune_scale": -0.1}, "prune_scale"),
+        ({"prune_scale": float("nan")}, "prune_scale"),
     ],
 )
 def test_a_schedule_without_meaning_is_refused(options, named):

@@ -134,3 +134,13 @@ def test_of_the_same_file_twice_one_is_taken(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records] == [f"{b}: the same file as a.jpg: left out"]
     with pytest.raises(UserError, match="its 2 photographs are the same one"):
         without_copies([a, b])
+
+
+def test_pictures_that_nothing_here_reads_are_named(tmp_path, caplog):
+    for name in ("a.jpg", "b.PNG"):
+        _picture(tmp_path / name)
+    for name in ("moving.gif", "RAW_1.NEF", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in find_photos(tmp_path)] == ["a.jpg", "b.PNG"]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.endswith("are read: RAW_1.NEF, moving.gif") and "heic, heif, jpeg, jpg, png" in said

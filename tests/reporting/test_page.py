@@ -133,6 +133,15 @@ def test_priors_and_confidence_of_training_views_are_shown(page):
     assert "No depth prior and no confidence map" not in page.text
 
 
+def test_a_view_without_prior_is_told_from_one_whose_pictures_are_not_kept(run):
+    with Tracker(run, 30, start=20, log_every=1, quiet=True) as tracker:
+        tracker.maps(21, "train/alone", share={"rendered": torch.ones(6, 8)})
+    (article,) = re.findall(r'aria-label="Training view alone">.*?</article>', page_of(run).source, re.S)
+    told = {caption: words for words, caption in re.findall(r"<span>([^<]+)</span>([^<]+)</p>", article)}
+    assert told["Depth prior"] == told["Prior&#39;s confidence"] == "this view has none"
+    assert told["Photograph"].startswith("not recorded")
+
+
 def test_changed_options_come_first_and_all_are_there(page, trained_run):
     options = yaml.safe_load((trained_run / "config.yaml").read_text())
     rows = re.findall(r'<th scope="row"><code>([^<]*)</code></th><td>([^<]*)</td>', page.source)
