@@ -82,6 +82,8 @@ def read_colmap(folder: Path, suffix: str, images: Path, masks: FileIndex | None
     reconstruction = pycolmap.Reconstruction()
     try:
         (reconstruction.read_binary if suffix == ".bin" else reconstruction.read_text)(str(folder))
+        registered = list(reconstruction.reg_image_ids())  # this and poses look up what frames name
+        poses = [reconstruction.images[image_id].cam_from_world() for image_id in registered]
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise SceneError(
@@ -92,12 +94,11 @@ def read_colmap(folder: Path, suffix: str, images: Path, masks: FileIndex | None
     lenses = {key: _lens(key, camera, folder) for key, camera in reconstruction.cameras.items()}
     frames: list[Frame] = []
     frame_of_id: dict[int, str] = {}
-    for image_id in reconstruction.reg_image_ids():
+    for image_id, pose in zip(registered, poses, strict=True):
         image = reconstruction.images[image_id]
         name = names[image_id]
         check_name(name, where)
         viewmat = np.eye(4)
-        pose = image.cam_from_world()
         norm = math.hypot(*pose.rotation.quat)
         if not abs(norm - 1.0) <= QUATERNION_TOLERANCE:  # 0 reads as the identity
             raise SceneError(

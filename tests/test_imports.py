@@ -7,6 +7,8 @@ not see `importlib.import_module`.
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,12 @@ def test_a_wrong_arrow_is_found_wherever_it_hides():
     assert (
         forbidden("scene", "import errors, torch\nfrom scene.camera import Camera\nfrom . import x\n") == {}
     )
+
+
+@pytest.mark.parametrize("first", ["scene", "photos.reconstruct", "fleet"])
+def test_a_room_that_is_imported_first_leaves_opencv_its_own_png(first: str, tmp_path: Path) -> None:
+    """pycolmap's zlib serves OpenCV too where pycolmap comes first: then writing a PNG ends a process."""
+    program = f"import {first}, cv2, numpy; cv2.imwrite('a.png', numpy.zeros((60, 80, 3), 'u1'))"
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (tmp_path / "a.png").is_file(), done.stderr

@@ -198,6 +198,35 @@ def test_a_pose_that_is_no_rotation_is_refused(make_scene, replacement):
         load_scene(source, SceneConfig())
 
 
+@pytest.mark.parametrize("name", [0, 2, 99, 4294967295])
+def test_frames_that_name_another_image_are_refused_in_one_line(make_scene, name):
+    """COLMAP notices some of this when it reads, some only when an image is looked up."""
+    source = make_scene(3, suffix=".txt")
+    path = source / "sparse/0/frames.txt"
+    if not path.exists():
+        pytest.skip(f"this pycolmap writes no {path.name}")
+    lines = path.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    lines[at] = f"{lines[at].rpartition(' ')[0]} {name}"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SceneError, match="its files contradict each other") as caught:
+        load_scene(source, SceneConfig())
+    assert "\n" not in str(caught.value)
+
+
+def test_frames_that_name_an_image_that_is_not_there_are_refused_in_one_line(make_scene):
+    source = make_scene(3, suffix=".txt", tracks=[])
+    path = source / "sparse/0/images.txt"
+    if not path.with_stem("frames").exists():
+        pytest.skip("this pycolmap writes no frames.txt")
+    lines = path.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.endswith("img_01.png"))
+    path.write_text("\n".join([*lines[:at], *lines[at + 2 :]]) + "\n")
+    with pytest.raises(SceneError, match="its files contradict each other") as caught:
+        load_scene(source, SceneConfig())
+    assert "\n" not in str(caught.value)
+
+
 def _with_quaternion(path, at, values):
     """Overwrites the quaternion at byte `at` of a binary file."""
     data = bytearray(path.read_bytes())
