@@ -254,12 +254,13 @@ def train(
             tracker.bar(iteration, state.total, state.optimizer, (view.camera.width, view.camera.height))
             if is_due(iteration - 1, every=config.densify.every):  # one step after a refinement
                 team.check_same(tensors_of(state), f"iteration {iteration}")
-            if team.any(stop.requested):
+            stopping = team.any(stop.requested)  # what comes later is for the next iteration: all agree
+            if stopping:
                 stop.request()
-            if config.sharded and (stop.requested or is_read(config, iteration)):
+            if config.sharded and (stopping or is_read(config, iteration)):
                 whole = whole_state(config, scene, state, team)
             if not team.leads:
-                if stop.requested and iteration < config.iterations:
+                if stopping and iteration < config.iterations:
                     stop.leave()
                 continue
             with tracker.paused():
@@ -273,9 +274,10 @@ def train(
                 checkpoint_due = is_due(
                     iteration, config.checkpoint_iterations, config.checkpoint_every, last=config.iterations
                 )
-                if checkpoint_due or stop.requested:
+                stopping = stopping or (team.size == 1 and stop.requested)
+                if checkpoint_due or stopping:
                     save(checkpoint_path(output.checkpoints, iteration), whole)
-            if stop.requested and iteration < config.iterations:
+            if stopping and iteration < config.iterations:
                 say_skipped(lessons.objective.skipped)
                 stop.leave()
 

@@ -96,12 +96,18 @@ def save_checkpoint(
         torch.save(_plain(content, "checkpoint"), file)
     _log.debug("%s: written in %.2f s", path, time.perf_counter() - began)
     if keep > 0:
-        prune_checkpoints(path.parent, keep, protected)
+        prune_checkpoints(path.parent, keep, protected, state.iteration)
 
 
-def prune_checkpoints(folder: Path, keep: int, protected: Collection[int] = ()) -> None:
-    """Removes all but the last `keep` checkpoints, and all but the `protected` iterations."""
-    for iteration, path in list(_newest_first(folder))[keep:]:
+def prune_checkpoints(
+    folder: Path, keep: int, protected: Collection[int] = (), last: int | None = None
+) -> None:
+    """Removes all but the last `keep` checkpoints up to iteration `last`, and all but `protected` ones.
+
+    What is newer than `last`, which has just been written, was passed over as damaged: it counts for none.
+    """
+    known = [(i, path) for i, path in _newest_first(folder) if last is None or i <= last]
+    for iteration, path in known[keep:]:
         if iteration not in protected:
             path.unlink(missing_ok=True)
 
@@ -209,6 +215,8 @@ def _check_archive(path: Path) -> None:
         if not b"PK\x03\x04".startswith(start):  # how every zip archive, and so every torch file, begins
             raise _not_ours(path)
         with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise _not_ours(path)  # torch packs nothing, and a few megabytes could unpack to any size
             if archive.testzip() is not None:
                 raise damaged
     except OSError as error:

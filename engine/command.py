@@ -193,6 +193,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _report(error: BaseException) -> int:
     """Prints what happened and what to do next on stderr; returns the exit code."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # there is nothing left to let go of
+            signal.signal(number, lambda received, _: os._exit(128 + received))
     facts: dict[str, Any] = getattr(error, _FACTS, {})
     if words.heard("debug") and isinstance(error, Exception):
         traceback.print_exception(error)

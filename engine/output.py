@@ -8,6 +8,7 @@ processes from working in one folder at the same time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import logging
 import os
@@ -192,8 +193,12 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
     output.check(resume=resume, overwrite=overwrite)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / _LOCK, "a+", encoding="utf-8")
+        lock = open(path / _LOCK, "a+", encoding="utf-8", opener=_not_through_a_link)
     except OSError as error:
+        if error.errno == errno.ELOOP and (path / _LOCK).is_symlink():
+            raise OutputError(
+                f"{path / _LOCK}: expected a file of this program, got a link to another place: remove it"
+            ) from error
         if error.errno in DISK_FULL:
             raise
         raise OutputError(f"{path}: cannot write there ({error.strerror}): choose another -m.") from error
@@ -208,6 +213,11 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
         except BaseException as error:
             add_facts(error, output=path)
             raise
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    """Opens a file, but not one elsewhere that a link by its name leads to."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _is_alive(process: int) -> bool:

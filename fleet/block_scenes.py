@@ -164,6 +164,19 @@ def _plain(made: Partition, scene: Path, wish: Wish) -> dict[str, Any]:
     }
 
 
+def check_partition(partition: Partition, scene: Path, place: Path, wish: Wish) -> None:
+    """Refuses a partition that was made of another scene, or with other options than are given now.
+
+    Raises:
+        UserError: it was.
+    """
+    if partition.digest != _digest(scene, wish):
+        raise UserError(
+            f"{place}: was cut from another scene, or with other --eval, --blocks, --overlap or the like: "
+            "give the same options to each --stage, or begin anew with --stage partition"
+        )
+
+
 def _digest(scene: Path, wish: Wish) -> str:
     try:
         words = f"{FORMAT} {wish} {fingerprint(scene)}"

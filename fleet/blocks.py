@@ -28,7 +28,7 @@ from configs import choose_preset, parse_command_line
 from engine import OutputFolder, run_command
 from errors import UserError
 from fleet import many
-from fleet.block_scenes import Partition, Wish, read_partition, write_partition
+from fleet.block_scenes import Partition, Wish, check_partition, read_partition, write_partition
 from fleet.folder import FleetFolder
 from fleet.judging import judge, table
 from fleet.merging import write_merged
@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_described(partition))
     else:
         partition = read_partition(place)
+        check_partition(partition, scene, place, wish)
     words = _with_preset(words, partition)
     runs = FleetFolder(place / "runs")
     if "train" in wanted:

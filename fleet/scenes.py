@@ -90,7 +90,7 @@ def fingerprint(scene: Path) -> str:
     for place, path in files_below(scene):
         if place.startswith((".", f"{MADE}/")) or "/." in place:
             continue
-        found = path.stat()  # of what a link leads to
+        found = path.stat() if path.exists() else path.lstat()  # of what a link leads to, if to anything
         line = f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -77,6 +77,8 @@ def _decode(path: Path) -> Pixels:
         flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
         array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(f"{path}: {error.err}") from error
         raise SceneError(f"{path}: not a readable image ({error.err}); convert it to JPEG or PNG") from error
     if array is None or array.size == 0:
         raise SceneError(f"{path}: not a readable image; copy it again or convert it to JPEG or PNG")

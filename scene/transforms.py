@@ -169,15 +169,20 @@ def _lens(entry: Values, path: Path) -> Lens:
     return Lens((model, width, height, *params), f"{path}: camera ({model}, {width}x{height})", camera)
 
 
+NARROWEST = 1e-6
+"""Radians: what is narrower is no lens, and its focal length no number."""
+
+
 def _is_fisheye(entry: Values) -> bool:
     return "is_fisheye" in entry and entry.get("is_fisheye") is True
 
 
 def _angle(entry: Values, key: str) -> float:
     value = entry.positive(key)
-    if value >= math.pi:
+    if not NARROWEST <= value < math.pi:
         raise SceneError(
-            f"{entry.label(key)}: expected an angle below pi radians, got {value:g}; re-export it"
+            f"{entry.label(key)}: expected an angle from {NARROWEST:g} to below pi radians, got {value:g}; "
+            "re-export it"
         )
     return value
 

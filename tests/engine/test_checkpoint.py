@@ -120,6 +120,29 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, c
     assert load_checkpoint(good)["iteration"] == 1
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_is_written_stays_though_damaged_ones_are_newer(tmp_path, keep):
+    """As after going back to the checkpoint before a damaged one."""
+    for iteration in (10, 20, 30):
+        saved(tmp_path, iteration=iteration, keep=0)
+    for iteration in (20, 30):
+        checkpoint_path(tmp_path, iteration).write_bytes(b"PK\x03\x04")
+    written = saved(tmp_path, iteration=15, keep=keep)
+    assert latest_checkpoint(tmp_path) == written
+    assert checkpoint_path(tmp_path, 10).exists() == (keep == 2)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused_unread(tmp_path):
+    path = saved(tmp_path, iteration=1)
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
+        load_checkpoint(path)
+
+
 def test_an_empty_file_counts_as_cut_short(tmp_path):
     path = tmp_path / "iteration_1.pt"
     path.touch()

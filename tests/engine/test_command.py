@@ -17,6 +17,7 @@ import errno, os, pathlib, signal, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 parent = pathlib.Path(sys.argv[2])
 import numpy, torch
+import engine.command
 from engine import *
 from errors import UserError
 from tests.engine.fakes import make_state
@@ -37,6 +38,8 @@ def run(name):
             tracker.bar(7, 1234, resolution=(504, 378))
             if not name.endswith("too early"):
                 save(output, 7)
+            if name == "stop late":  # another signal while the last checkpoint is looked for
+                engine.command._say_what_is_left = lambda *_: signal_self(signal.SIGTERM)
             if name.startswith("stop"):
                 return loop(output, tracker, name)
             return endings[name]()
@@ -86,7 +89,7 @@ endings = {
     "ctrl-c": lambda: signal_self(signal.SIGINT),
     "terminated": lambda: signal_self(signal.SIGTERM),
 }
-for name in [*endings, "stop SIGINT", "stop SIGTERM", "stop twice"]:
+for name in [*endings, "stop SIGINT", "stop SIGTERM", "stop twice", "stop late"]:
     child = os.fork()
     if child == 0:
         os.dup2(os.open(parent / (name + ".err"), os.O_CREAT | os.O_WRONLY), 2)
@@ -120,7 +123,7 @@ def endings(tmp_path_factory):
         ("no access", 2), ("disk", 4), ("quota", 4), ("disk in a thread", 4),
         ("fault", 1), ("other os error", 1),
         ("other runtime error", 1), ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130),
-        ("stop SIGTERM", 143), ("stop twice", 130),
+        ("stop SIGTERM", 143), ("stop twice", 130), ("stop late", 143),
     ],
 )  # fmt: skip
 def test_an_ending_has_its_exit_code(endings, ending, code):

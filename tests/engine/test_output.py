@@ -164,6 +164,16 @@ def test_leftovers_of_a_killed_save_go_on_the_next_run(run):
         assert [name for name in files(run) if ".tmp" in name] == [f"test/ours_3/.results.json.{alive}.tmp"]
 
 
+def test_a_lock_that_is_a_link_to_another_place_is_refused_and_that_place_stays(tmp_path):
+    (tmp_path / "mine.txt").write_text("dear")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.lock").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(OutputError, match=r"\.run\.lock: expected a file .* got a link"):
+        with claim_output(tmp_path / "run"):
+            pass
+    assert (tmp_path / "mine.txt").read_text() == "dear"
+
+
 def test_two_runs_cannot_share_a_folder_and_a_killed_one_blocks_nobody(tmp_path):
     program = (
         "import pathlib, sys, time\nsys.path.insert(0, sys.argv[2])\nfrom engine import claim_output\n"

@@ -122,5 +122,7 @@ def test_blocks_become_one_model_that_everything_reads(small_scene, whole, tmp_p
         f"{figures['blocks']['PSNR']:.2f}" in table and f"{len(merged):,} Gaussians of iteration 30" in table
     )
 
+    with pytest.raises(UserError, match="was cut from another scene, or with other --eval"):
+        blocks.main([*(word for word in words if word != "--eval"), "--stage", "merge"])
     with pytest.raises(UserError, match=r"2 blocks trained with these options, block_0_0, block_1_0 are not"):
         blocks.main([*words[:-1], f"--train={TRAIN} -r 2", "--stage", "merge"])

@@ -54,6 +54,10 @@ def test_a_change_of_a_file_is_noticed_and_what_training_keeps_is_not(scenes):
     (scene / ".hidden").touch()
     (scene / "images" / ".thumbnail").touch()
     assert fingerprint(scene) == before
+    (scene / "images" / "gone.jpg").symlink_to(scene / "nowhere")
+    dangling = fingerprint(scene)  # a link that leads nowhere is a file like others
+    (scene / "images" / "gone.jpg").unlink()
+    assert dangling != before == fingerprint(scene)
     found = photograph.stat()
     os.utime(photograph, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
     touched = fingerprint(scene)

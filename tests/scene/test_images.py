@@ -139,6 +139,23 @@ def test_a_png_that_promises_more_pixels_than_any_camera_takes_is_refused(tmp_pa
         read_image(tmp_path / "a.png")
 
 
+def test_memory_that_does_not_suffice_is_not_the_pictures_fault(tmp_path, monkeypatch):
+    """Exit code 3, after which smaller images help, and not 2."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    real = cv2.imdecode
+
+    def starved(*arguments):
+        error = cv2.error("Failed to allocate 144000000 bytes")
+        error.code, error.err = cv2.Error.StsNoMem, "Failed to allocate 144000000 bytes"
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", starved)
+    with pytest.raises(MemoryError, match=r"a\.png: Failed to allocate"):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setattr(cv2, "imdecode", real)
+    read_image(tmp_path / "a.png")
+
+
 def test_text_and_float_images_are_refused(tmp_path):
     (tmp_path / "a.png").write_text("not an image")
     with pytest.raises(SceneError, match=r"a\.png: not a readable image"):

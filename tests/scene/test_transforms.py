@@ -86,6 +86,17 @@ def test_distortion_is_removed(tmp_path, header, bends):
     assert view.mask is None
 
 
+@pytest.mark.parametrize("key", ["camera_angle_x", "camera_angle_y"])
+@pytest.mark.parametrize("angle", [5e-324, 1e-30, 3.2])
+def test_an_angle_that_no_lens_has_is_refused(tmp_path, key, angle):
+    """Half of the smallest number is 0, and so is its tangent."""
+    folder = _write(
+        tmp_path, drop=("fl_x", "fl_y", "cx", "cy", "w", "h"), **({"camera_angle_x": 0.7} | {key: angle})
+    )
+    with pytest.raises(SceneError, match=f"{key}: expected an angle from 1e-06 to below pi"):
+        load_scene(folder, SceneConfig())
+
+
 def test_instant_ngp_angles_and_missing_extensions_work(tmp_path):
     folder = _write(tmp_path, drop=("fl_x", "fl_y", "cx", "cy", "w", "h"), camera_angle_x=2 * np.arctan(0.5))
     path = folder / "transforms.json"
