@@ -30,7 +30,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from engine import words
 from engine.checkpoint import latest_checkpoint
@@ -155,9 +155,12 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         code = 0
     except BaseException as error:
         code = _report(error)
-    sys.stdout.flush()
-    if _AT_ONCE:
+    try:
+        sys.stdout.flush()
         sys.stderr.flush()
+    except OSError:  # python would try again while it ends, and take that for how the command ended
+        os._exit(code)
+    if _AT_ONCE:
         os._exit(code)
     sys.exit(code)
 
@@ -191,6 +194,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
+def _tell(text: str, kind: Literal["", "error"] = "") -> None:
+    """Says it where that can be: a log on a disk that is full does not change how the command ends."""
+    with contextlib.suppress(OSError):
+        words.say(text, kind)
+
+
 def _report(error: BaseException) -> int:
     """Prints what happened and what to do next on stderr; returns the exit code."""
     if threading.current_thread() is threading.main_thread():
@@ -198,32 +207,33 @@ def _report(error: BaseException) -> int:
             signal.signal(number, lambda received, _: os._exit(128 + received))
     facts: dict[str, Any] = getattr(error, _FACTS, {})
     if words.heard("debug") and isinstance(error, Exception):
-        traceback.print_exception(error)
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
     if isinstance(error, SaidElsewhere):
         return error.exit_code
     if isinstance(error, UserError):
-        words.say(str(error), "error")
+        _tell(str(error), "error")
         if isinstance(error, CameToNothing):
             _say_what_is_left(facts.get("output"), to_nothing=True)
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, Stopped)):
         code = error.exit_code if isinstance(error, Stopped) else 128 + signal.SIGINT
-        words.say("stopped" + (f" after iteration {facts['iteration']}" if facts.get("iteration") else ""))
+        _tell("stopped" + (f" after iteration {facts['iteration']}" if facts.get("iteration") else ""))
     elif _is_out_of_memory(error):
         code = 3
-        words.say(
+        _tell(
             f"out of memory{_size(facts)}: use smaller images (-r 2) or lower --densify.max_gaussians",
             "error",
         )
     elif isinstance(error, OSError) and error.errno in DISK_FULL:
         code = 4
         where = f" writing {error.filename}" if error.filename else ""
-        words.say(
+        _tell(
             f"the disk is full{where} ({error.strerror}): free some space, or choose another folder", "error"
         )
     elif isinstance(error, OSError) and error.errno in _NO_ACCESS and error.filename:
         code = 2
-        words.say(
+        _tell(
             f"{os.fsdecode(error.filename)}: cannot be read or written ({error.strerror}): correct its "
             "permissions or what is in its place, or choose another folder",
             "error",
@@ -231,7 +241,8 @@ def _report(error: BaseException) -> int:
     else:
         code = 1
         if not words.heard("debug"):
-            traceback.print_exception(error)
+            with contextlib.suppress(OSError):
+                traceback.print_exception(error)
     _say_what_is_left(facts.get("output"))
     return code
 
@@ -245,14 +256,12 @@ def _say_what_is_left(output: Path | None, *, to_nothing: bool = False) -> None:
         return
     last = latest_checkpoint(output / "checkpoints")
     if last is None:
-        words.say("no checkpoint had been written; start anew with --overwrite")
+        _tell("no checkpoint had been written; start anew with --overwrite")
     elif to_nothing:
-        words.say(
-            f"the last checkpoint is from before and valid: {last}\n--resume would come to the same again"
-        )
+        _tell(f"the last checkpoint is from before and valid: {last}\n--resume would come to the same again")
     else:
         command = f"{shlex.quote(sys.argv[0])} -m {shlex.quote(str(output))} --resume"
-        words.say(f"the last checkpoint is valid: {last}\ngo on with: python {command}")
+        _tell(f"the last checkpoint is valid: {last}\ngo on with: python {command}")
 
 
 def _size(facts: dict[str, Any]) -> str:

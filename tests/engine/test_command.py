@@ -81,6 +81,7 @@ endings = {
     "too early": lambda: throw(MemoryError()),
     "no access": lambda: throw(OSError(errno.EROFS, os.strerror(errno.EROFS), "out/a.png")),
     "disk": lambda: throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.ply")),
+    "disk and log": lambda: throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.ply")),
     "quota": lambda: throw(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))),
     "disk in a thread": disk_in_a_thread,
     "fault": lambda: 1 / 0,
@@ -92,7 +93,8 @@ endings = {
 for name in [*endings, "stop SIGINT", "stop SIGTERM", "stop twice", "stop late"]:
     child = os.fork()
     if child == 0:
-        os.dup2(os.open(parent / (name + ".err"), os.O_CREAT | os.O_WRONLY), 2)
+        told = "/dev/full" if name == "disk and log" else parent / (name + ".err")
+        os.dup2(os.open(told, os.O_CREAT | os.O_WRONLY), 2)
         try:
             run(name)
         except SystemExit as end:
@@ -113,14 +115,17 @@ def endings(tmp_path_factory):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     codes = {path.stem: int(path.read_text()) for path in parent.glob("*.code")}
-    return {name: (code, (parent / f"{name}.err").read_text()) for name, code in codes.items()}
+    said = {name: parent / f"{name}.err" for name in codes}
+    return {
+        name: (code, said[name].read_text() if said[name].is_file() else "") for name, code in codes.items()
+    }
 
 
 @pytest.mark.parametrize(
     ("ending", "code"),
     [
         ("done", 0), ("own code", 5), ("user", 2), ("memory", 3), ("numpy", 3), ("torch", 3), ("cuda", 3),
-        ("no access", 2), ("disk", 4), ("quota", 4), ("disk in a thread", 4),
+        ("no access", 2), ("disk", 4), ("disk and log", 4), ("quota", 4), ("disk in a thread", 4),
         ("fault", 1), ("other os error", 1),
         ("other runtime error", 1), ("ctrl-c", 130), ("terminated", 143), ("stop SIGINT", 130),
         ("stop SIGTERM", 143), ("stop twice", 130), ("stop late", 143),
