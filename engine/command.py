@@ -200,6 +200,12 @@ def _tell(text: str, kind: Literal["", "error"] = "") -> None:
         words.say(text, kind)
 
 
+def _trace(error: BaseException) -> None:
+    """Shows where it came from, likewise."""
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
+
+
 def _report(error: BaseException) -> int:
     """Prints what happened and what to do next on stderr; returns the exit code."""
     if threading.current_thread() is threading.main_thread():
@@ -207,8 +213,7 @@ def _report(error: BaseException) -> int:
             signal.signal(number, lambda received, _: os._exit(128 + received))
     facts: dict[str, Any] = getattr(error, _FACTS, {})
     if words.heard("debug") and isinstance(error, Exception):
-        with contextlib.suppress(OSError):
-            traceback.print_exception(error)
+        _trace(error)
     if isinstance(error, SaidElsewhere):
         return error.exit_code
     if isinstance(error, UserError):
@@ -241,8 +246,7 @@ def _report(error: BaseException) -> int:
     else:
         code = 1
         if not words.heard("debug"):
-            with contextlib.suppress(OSError):
-                traceback.print_exception(error)
+            _trace(error)
     _say_what_is_left(facts.get("output"))
     return code
 

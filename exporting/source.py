@@ -52,7 +52,7 @@ class Source:
         mean = torch.zeros(3)
         if self.run.model.background == "mean":
             try:
-                mean = load_scene(self.run.source_path, self.run.scene).mean_colour
+                mean = load_scene(self.run.source_path, self.run.scene, quiet=True).mean_colour
             except UserError as error:
                 _log.warning(
                     "%s The background is black, not the photographs' mean colour; choose one by "

@@ -25,6 +25,8 @@ from scene.scene_error import SceneError
 
 _log = logging.getLogger(__name__)
 
+NARROWEST = 1e-6
+"""Radians: what is narrower is no lens, and its focal length no number."""
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 _RADIAL = ("SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 _FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
@@ -167,10 +169,6 @@ def _lens(entry: Values, path: Path) -> Lens:
         model, params = "FULL_OPENCV", (*pinhole, k1, k2, p1, p2, k3, 0.0, 0.0, 0.0)
     camera = pycolmap.Camera(model=model, width=width, height=height, params=list(params), camera_id=1)
     return Lens((model, width, height, *params), f"{path}: camera ({model}, {width}x{height})", camera)
-
-
-NARROWEST = 1e-6
-"""Radians: what is narrower is no lens, and its focal length no number."""
 
 
 def _is_fisheye(entry: Values) -> bool:
