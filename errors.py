@@ -20,6 +20,8 @@ class UserError(Exception):
     """
 
     exit_code = 2
+    moment = 0
+    """Where several processes of a training have one each, the one with the lowest is told."""
 
     def __str__(self) -> str:
         """The message, without the middle of what is too long to be read."""

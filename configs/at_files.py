@@ -25,7 +25,8 @@ def expand_at_files(words: Sequence[str], *, paths: bool = False) -> list[str]:
             continue
         path = Path(word[1:]).expanduser()
         try:
-            lines = path.read_text("utf-8", errors="surrogateescape" if paths else "strict").splitlines()
+            # A line ends where a file's lines do; splitlines also ends them at U+2028, which names may hold.
+            lines = path.read_text("utf-8", errors="surrogateescape" if paths else "strict").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"{word}: cannot read {path} ({reason}): check the path") from error

@@ -25,9 +25,18 @@ class CameToNothing(UserError):
 
 
 class NotFinite(CameToNothing):
-    """A loss term, a parameter or an average of the optimizer has become NaN or infinite."""
+    """A loss term, a parameter or an average of the optimizer has become NaN or infinite.
+
+    Args:
+        message: names it.
+        moment: grows with the iteration; a term comes before the parameters that it spoils.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str, moment: int = 0) -> None:
+        super().__init__(message)
+        self.moment = moment
 
 
 class Guard:
@@ -61,7 +70,8 @@ class Guard:
                 if not math.isfinite(value):
                     raise NotFinite(
                         f"iteration {iteration}, view {view}: the loss term {name} is {value}: start anew "
-                        f"with a lower weight of that term or lower learning rates{_rates(state)}"
+                        f"with a lower weight of that term or lower learning rates{_rates(state)}",
+                        moment=2 * iteration,
                     )
         check_finite(state)
 
@@ -83,7 +93,8 @@ def check_finite(state: TrainingState) -> None:
         count = int(bad.reshape(len(bad), -1).any(1).sum())
         raise NotFinite(
             f"iteration {state.iteration}: {what} not finite in {count:,} of {len(bad):,} Gaussians: start "
-            f"anew with a lower --optim.{key}_lr{_rates(state)}"
+            f"anew with a lower --optim.{key}_lr{_rates(state)}",
+            moment=2 * state.iteration + 1,
         )
 
 

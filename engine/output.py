@@ -193,7 +193,7 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
     output.check(resume=resume, overwrite=overwrite)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / _LOCK, "a+", encoding="utf-8", opener=_not_through_a_link)
+        lock = open(path / _LOCK, "a+", encoding="utf-8", opener=not_through_a_link)
     except OSError as error:
         if error.errno == errno.ELOOP and (path / _LOCK).is_symlink():
             raise OutputError(
@@ -215,8 +215,12 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
             raise
 
 
-def _not_through_a_link(path: str, flags: int) -> int:
-    """Opens a file, but not one elsewhere that a link by its name leads to."""
+def not_through_a_link(path: str, flags: int) -> int:
+    """Opens a file, but not one elsewhere that a link by its name leads to: `open(..., opener=this)`.
+
+    Raises:
+        OSError: ELOOP where there is such a link, and what `os.open` raises.
+    """
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 

@@ -76,7 +76,7 @@ def write_partition(scene: Path, place: Path, wish: Wish) -> Partition:
     Raises:
         UserError: there is no COLMAP model, or a block would have too few cameras.
     """
-    digest = _digest(scene, wish)
+    digest = _digest(scene, place, wish)
     record = place / "partition.json"
     if record.is_file() and (known := read_partition(place)).digest == digest:
         return known
@@ -100,7 +100,7 @@ def write_partition(scene: Path, place: Path, wish: Wish) -> Partition:
         folder = scenes / block.cell.name
         (folder / "sparse" / "0").mkdir(parents=True)
         source.write(block, folder / "sparse" / "0")
-        _link(scene, folder)
+        _link(scene, folder, place)
     sizes = {block.cell.name: (len(block.cameras), len(block.points)) for block in blocks}
     made = Partition(plane, tuple(cells), digest, len(source.centres), len(source.xyz), sizes)
     write_bytes(record, (json.dumps(_plain(made, scene, wish), indent=1) + "\n").encode())
@@ -170,25 +170,31 @@ def check_partition(partition: Partition, scene: Path, place: Path, wish: Wish) 
     Raises:
         UserError: it was.
     """
-    if partition.digest != _digest(scene, wish):
+    if partition.digest != _digest(scene, place, wish):
         raise UserError(
             f"{place}: was cut from another scene, or with other --eval, --blocks, --overlap or the like: "
             "give the same options to each --stage, or begin anew with --stage partition"
         )
 
 
-def _digest(scene: Path, wish: Wish) -> str:
+def _digest(scene: Path, place: Path, wish: Wish) -> str:
     try:
-        words = f"{FORMAT} {wish} {fingerprint(scene)}"
+        words = f"{FORMAT} {wish} {fingerprint(scene, place.parent)}"
     except OSError as error:
         raise UserError(f"{scene}: cannot be read ({error.strerror}): check the path") from error
     return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
-def _link(scene: Path, folder: Path) -> None:
-    """Gives a block the scene's folders of photographs, masks and depth: links, relative to the block."""
+def _link(scene: Path, folder: Path, place: Path) -> None:
+    """Gives a block the scene's folders of photographs, masks and depth: links, relative to the block.
+
+    Not the folder that the blocks lie in, should it be one of the scene's.
+    """
+    inside = place.resolve().parents
     for path in sorted(scene.iterdir()):
-        if path.is_dir() and not path.name.startswith((".", "sparse")) and path.name != MADE:
+        if path.name.startswith((".", "sparse")) or path.name == MADE or path.resolve() in inside:
+            continue
+        if path.is_dir():
             (folder / path.name).symlink_to(os.path.relpath(path.resolve(), folder.resolve()))
 
 

@@ -202,7 +202,7 @@ def _check_trained(place: Path, runs: FleetFolder, words: tuple[str, ...]) -> No
     Raises:
         UserError: names the blocks.
     """
-    jobs = find_jobs([str(place / "scenes")], words, meaning(words))
+    jobs = find_jobs([str(place / "scenes")], words, meaning(words), runs.path)
     left = [job.name for job in jobs if not runs.is_done(job, job.digest())]
     if left:
         raise UserError(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from atomic import write_bytes
-from engine import DISK_FULL, OutputFolder
+from engine import DISK_FULL, OutputFolder, not_through_a_link
 from errors import UserError
 from fleet.scenes import Job
 
@@ -132,6 +132,13 @@ class FleetFolder:
                 f"{path}: expected what became of a scene ({error}): move it away to train that anew"
             ) from error
 
+    def outcome_or_why_not(self, name: str) -> Outcome | None:
+        """As `outcome`; a file that is none of ours is a failure of its scene, and of no other."""
+        try:
+            return self.outcome(name)
+        except UserError as error:
+            return Outcome("failed", error=str(error), exit_code=error.exit_code)
+
     def write(self, job: Job, outcome: Outcome) -> None:
         """Notes what became of a scene.
 
@@ -182,7 +189,16 @@ class FleetFolder:
         Raises:
             UserError: another one does.
         """
-        with open(self.path / _LOCK, "ab") as lock:
+        try:
+            lock = open(self.path / _LOCK, "ab", opener=not_through_a_link)
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
+            raise UserError(
+                f"{self.path / _LOCK}: expected a file of this program that can be written "
+                f"({error.strerror}): remove it, or choose another -o"
+            ) from error
+        with lock:
             try:
                 import fcntl
 

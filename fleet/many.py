@@ -86,8 +86,8 @@ def run(options: Options) -> int:
     """See `main`."""
     _check(options)
     words = split_options(options.train)
-    jobs = find_jobs(options.scenes, words, meaning(words))
     folder = FleetFolder(absolute(options.output))
+    jobs = find_jobs(options.scenes, words, meaning(words), folder.path)
     folder.make()
     if options.status:
         return say_status(jobs, folder)
@@ -133,7 +133,7 @@ def train_all(
 ) -> list[str]:
     """Trains, with a line for each scene as it ends; returns the names of those that have failed."""
     outcomes: dict[str, Outcome] = {}
-    before = {job.name: folder.outcome(job.name) for job in jobs}
+    before = {job.name: folder.outcome_or_why_not(job.name) for job in jobs}
     next_table = time.monotonic() + _TABLE_EVERY_S
     with tqdm(total=len(jobs), desc="scenes", unit="scene", disable=True if options.quiet else None) as bar:
 
@@ -155,7 +155,9 @@ def train_all(
             launch(jobs, folder, plan, ended, signals)
         finally:
             if table:  # also of what was stopped halfway
-                left = {job.name: folder.outcome(job.name) for job in jobs if job.name not in outcomes}
+                left = {
+                    job.name: folder.outcome_or_why_not(job.name) for job in jobs if job.name not in outcomes
+                }
                 folder.write_table(jobs, {**left, **outcomes})
     failed = [name for name, outcome in outcomes.items() if outcome.status == "failed"]
     print(_sum(outcomes, before, folder if table else None))
@@ -167,7 +169,7 @@ def say_status(jobs: Sequence[Job], folder: FleetFolder) -> int:
     done = 0
     outcomes: dict[str, Outcome] = {}
     for job in jobs:
-        outcome = outcomes[job.name] = folder.outcome(job.name) or Outcome()
+        outcome = outcomes[job.name] = folder.outcome_or_why_not(job.name) or Outcome()
         if outcome.status == "done" and not _is_current(folder, job):
             print(f"{job.name}: has changed since it was trained")
             continue

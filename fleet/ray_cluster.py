@@ -70,7 +70,8 @@ def run_on_ray(
                         waiting.append(job)
                         continue
                     lost = f"its Ray task was lost: {' '.join(str(error).split())[:200]}"
-                    outcome = replace(folder.outcome(job.name) or Outcome(), status="failed", error=lost)
+                    known = folder.outcome_or_why_not(job.name) or Outcome()
+                    outcome = replace(known, status="failed", error=lost)
                     folder.write(job, outcome)
                 if outcome.status in ("done", "failed"):
                     ended(job, outcome)
@@ -88,4 +89,4 @@ def _train(job: Job, path: str, plan: dict[str, Any]) -> dict[str, Any]:
     folder = FleetFolder(Path(path))
     last: list[Outcome] = []
     run_jobs([job], folder, Plan(**plan), lambda _, outcome: last.append(outcome))
-    return asdict(last[-1] if last else folder.outcome(job.name) or Outcome())
+    return asdict(last[-1] if last else folder.outcome_or_why_not(job.name) or Outcome())

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import IO
 
 from engine import Stopped, latest_checkpoint
+from errors import UserError
 from fleet.folder import FleetFolder, Outcome
 from fleet.processes import (
     cores,
@@ -166,7 +167,11 @@ def _begin_next(
             folder.write(job, outcome)
             ended(job, outcome)
             continue
-        known = folder.outcome(job.name)
+        try:
+            known = folder.outcome(job.name)
+        except UserError as error:  # its record stays for the user to look at
+            ended(job, Outcome("failed", error=str(error), exit_code=error.exit_code))
+            continue
         if known is not None and folder.is_done(job, digest):
             ended(job, known)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,14 @@ class Job:
         scene: what train.py gets by -s.
         options: of train.py besides.
         said: stands for the options and for what the preset among them says.
+        output: the fleet's folder, which may lie in the scene and is none of it.
     """
 
     name: str
     scene: Path
     options: tuple[str, ...] = ()
     said: str = ""
+    output: Path | None = None
 
     def digest(self) -> str:
         """Changes where the options, the preset or the scene's files do.
@@ -38,17 +41,21 @@ class Job:
         Raises:
             OSError: the scene has gone.
         """
-        words = f"{self.said}\n{fingerprint(self.scene)}"  # not its path: a folder of scenes may move
+        # not its path: a folder of scenes may move
+        words = f"{self.said}\n{fingerprint(self.scene, self.output)}"
         return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
-def find_jobs(given: Sequence[str], options: Sequence[str] = (), said: str = "") -> list[Job]:
+def find_jobs(
+    given: Sequence[str], options: Sequence[str] = (), said: str = "", output: Path | None = None
+) -> list[Job]:
     """A job for each scene.
 
     Args:
         given: scenes, folders of scenes, videos, or @FILE with one of these a line (# begins a remark).
         options: of train.py, for all.
         said: see `Job`.
+        output: likewise.
 
     Raises:
         UserError: there is none, something is no scene, or two would have one name.
@@ -64,7 +71,7 @@ def find_jobs(given: Sequence[str], options: Sequence[str] = (), said: str = "")
                 f"{jobs[name].scene} and {scene}: expected scenes of different names: rename one, or train "
                 "them in two calls with two output folders"
             )
-        jobs[name] = Job(name, scene, tuple(options), said)
+        jobs[name] = Job(name, scene, tuple(options), said, output)
     if not jobs:
         raise UserError("expected a scene, or a folder of scenes: name one")
     return list(jobs.values())
@@ -75,8 +82,8 @@ def share(jobs: Sequence[Job], index: int, tasks: int) -> list[Job]:
     return list(jobs[index::tasks])
 
 
-def fingerprint(scene: Path) -> str:
-    """Of the names, sizes and times of all files of a scene; not of what training keeps in it.
+def fingerprint(scene: Path, output: Path | None = None) -> str:
+    """Of the names, sizes and times of all files of a scene; but for what training keeps, also in `output`.
 
     Times, because reading the photographs of thousands of scenes would take longer than many a training.
 
@@ -87,8 +94,14 @@ def fingerprint(scene: Path) -> str:
     if scene.is_file():
         return f"{found.st_size} {found.st_mtime_ns}"
     digest = hashlib.sha256()
+    ours = {f"{MADE}/"}
+    if output is not None:
+        ours |= {
+            f"{os.path.relpath(output, scene)}/",
+            f"{os.path.relpath(output.resolve(), scene.resolve())}/",
+        }
     for place, path in files_below(scene):
-        if place.startswith((".", f"{MADE}/")) or "/." in place:
+        if place.startswith((".", *ours)) or "/." in place:
             continue
         found = path.stat() if path.exists() else path.lstat()  # of what a link leads to, if to anything
         line = f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n"

@@ -54,6 +54,12 @@ def write_array(jobs: Sequence[Job], folder: FleetFolder, array: Array) -> Path:
     for line in [*lines, str(folder.path)]:
         if line != line.strip() or any(ord(c) < 32 for c in line):
             raise UserError(f"{line!r}: expected a path without line ends and spaces around it: rename it")
+    if any(c in '"\\' for c in str(folder.path)):
+        raise UserError(
+            f'{folder.path}: expected a path without " and \\, which mean something else to sbatch: choose '
+            "another -o"
+        )
+    logs = str(folder.path / "logs").replace("%", "%%")  # sbatch puts numbers in the place of other signs
     write_bytes(scenes, ("\n".join(lines) + "\n").encode(errors="surrogateescape"))
     tasks = min(array.tasks or MAX_TASKS, len(jobs))
     threads = array.threads or 1
@@ -62,7 +68,7 @@ def write_array(jobs: Sequence[Job], folder: FleetFolder, array: Array) -> Path:
         "--job-name=fewsplat",
         f"--array=0-{tasks - 1}{limit}",
         f"--cpus-per-task={threads}",
-        f"--output={_quoted(folder.path / 'logs' / 'slurm_%A_%a.txt')}",
+        f"--output={_quoted(f'{logs}/slurm_%A_%a.txt')}",
         "--open-mode=append",
         "--signal=B:TERM@120",
         "--requeue",

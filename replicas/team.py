@@ -142,8 +142,8 @@ class Team:
     def agreed(self) -> Iterator[None]:
         """A block that counts as failed in all processes where a `UserError` ends it in one.
 
-        The first of those whose block has failed says why; the others end with its exit code, silently. Not
-        for a block that holds collectives.
+        Of those whose block has failed, the first with the earliest `UserError.moment` says why; the others
+        end with its exit code, silently. Not for a block that holds collectives.
 
         Raises:
             SaidElsewhere: it failed in another process.
@@ -156,12 +156,14 @@ class Team:
             yield
         except UserError as error:
             mine = error
-        codes = [row[0] for row in self.numbers([0 if mine is None else mine.exit_code])]
-        failed = [rank for rank, code in enumerate(codes) if code]
-        if failed and mine is not None and failed[0] == self.place.rank:
+        rows = self.numbers([0, 0] if mine is None else [mine.exit_code, mine.moment])
+        failed = [rank for rank, (code, _) in enumerate(rows) if code]
+        if not failed:
+            return
+        first = min(failed, key=lambda rank: (rows[rank][1], rank))
+        if mine is not None and first == self.place.rank:
             raise mine
-        if failed:
-            raise SaidElsewhere(codes[failed[0]])
+        raise SaidElsewhere(rows[first][0])
 
     def led(self, task: Callable[[], T]) -> T:
         """What `task` returns: done by process 0, then by the others, who find what it has kept on disk.

@@ -84,6 +84,11 @@ def fuzz(
     return {name: runner.figures[name] for name in order}
 
 
+def _ends(words: str) -> str:
+    """A text without its middle, should it be long: where a traceback begins, and what the error was."""
+    return words if len(words) < 6_000 else f"{words[:3_000]}\n...\n{words[-3_000:]}"
+
+
 class _Runner:
     def __init__(
         self, fixed: dict[str, Any], say: Callable[[str], Any], done: Callable[[str, Figures], Any]
@@ -122,7 +127,7 @@ class _Runner:
         self._running.discard(process)
         if code == 0 or self._stopped or finished == len(jobs):
             return []
-        words = (scratch / "stderr").read_text("utf-8", errors="replace")[-3_000:]
+        words = _ends((scratch / "stderr").read_text("utf-8", errors="replace"))
         index, number = PROGRESS.unpack((scratch / "progress").read_bytes())
         if code > 0 or index < finished:
             raise RuntimeError(f"the fuzzing process could not work (exit code {code}):\n{words}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import pickletools
@@ -83,7 +84,8 @@ def _rebuilt(path: Path) -> Mutator:
             holder, key = rng.choice(places)
             value = holder[key]
             if isinstance(value, torch.Tensor) and rng.random() < 0.7:
-                holder[key] = _other_tensor(rng, value)
+                with contextlib.suppress(RuntimeError):  # of a tensor that the change before has made sparse
+                    holder[key] = _other_tensor(rng, value)
             else:
                 other, at = rng.choice(places)
                 odd: tuple[Any, ...] = (

@@ -15,6 +15,7 @@ import torch
 
 import train
 from engine import Guard, NotFinite, checkpoint_path, latest_checkpoint, load_checkpoint, save_checkpoint
+from errors import UserError
 from losses import Objective
 from tests.engine.test_real_state import real_state
 from tests.engine.test_real_state import train as iterate
@@ -40,6 +41,23 @@ def test_finite_terms_are_not_kept_on_a_cpu_and_the_first_other_one_is_named():
         guard.check(state)
     assert error.value.exit_code == 6
     guard.check(state)  # it is said once
+
+
+def test_of_several_processes_the_one_with_the_first_term_speaks():
+    """A term spoils the parameters of its iteration in all processes, and the terms of later iterations."""
+    moments = []
+    for at, spoilt in ((4, False), (5, False), (5, True)):
+        guard, state = Guard(), real_state("default")
+        state.iteration = 5
+        if spoilt:
+            with torch.no_grad():
+                state.gaussians.params["means"][0] = math.nan
+        else:
+            guard.terms(at, "a.png", terms(l1=math.nan))
+        with pytest.raises(NotFinite) as error:
+            guard.check(state)
+        moments.append(error.value.moment)
+    assert moments == sorted(set(moments)) and moments[0] > UserError.moment
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -180,6 +180,23 @@ def test_two_calls_in_one_folder_are_refused_but_for_tasks(scenes, pretended, tm
         assert run(scenes, tmp_path / "out", "--only", "0") == 0
 
 
+def test_a_lock_that_leads_elsewhere_is_refused(scenes, pretended, tmp_path):
+    scenes.add("room")
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".fleet.lock").symlink_to(elsewhere)
+    with pytest.raises(UserError, match=r"\.fleet\.lock: expected a file of this program"):
+        run(scenes, tmp_path / "out")
+    assert not elsewhere.exists()
+
+
+def test_an_output_folder_in_its_scene_changes_nothing_about_the_scene(scenes, pretended, capfd):
+    scene = scenes.add("room")
+    for _ in range(2):
+        assert main([str(scene), "-o", str(scene / "runs"), "--quiet"]) == 0
+    assert len(scenes.told()) == 1 and "1 scene done (1 before)" in capfd.readouterr().out
+
+
 def test_a_signal_is_passed_on_and_nothing_more_is_started(scenes, pretended, tmp_path, monkeypatch, capfd):
     scene = scenes.add("room", "wait")
     scenes.add("room2")
@@ -286,7 +303,22 @@ def test_mistakes_are_told_before_anything_starts(scenes, tmp_path, monkeypatch,
     assert not scenes.told()
 
 
-def test_a_damaged_record_is_named(scenes, pretended, tmp_path):
+def test_a_slurm_script_holds_odd_names(scenes, pretended, tmp_path):
+    """Signs that other programs take for the end of a line, and those that sbatch puts numbers for."""
+    made = [scenes.add(name) for name in ("a\u2028b", "c\u0085d", "50%j")]
+    output = tmp_path / "done at 100%A"
+    assert run(scenes, output, "--launcher", "slurm") == 0
+    jobs = find_jobs([f"@{output / 'slurm' / 'scenes.txt'}"])
+    assert {job.scene for job in jobs} == set(made)
+    script = (output / "slurm" / "train.sbatch").read_text()
+    assert f'#SBATCH --output="{tmp_path}/done at 100%%A/logs/slurm_%A_%a.txt"' in script.split("\n")
+    for sign in '"\\':
+        with pytest.raises(UserError, match="mean something else to sbatch"):
+            run(scenes, tmp_path / f"a{sign}b", "--launcher", "slurm")
+
+
+def test_a_damaged_record_fails_its_scene_and_no_other(scenes, pretended, tmp_path, capfd):
+    scenes.add("garden")
     scenes.add("room")
     output = tmp_path / "out"
     assert run(scenes, output) == 0
@@ -297,8 +329,16 @@ def test_a_damaged_record_is_named(scenes, pretended, tmp_path):
     huge = [{**good, "gaussians": 10**400}, {**good, "seconds": 10**400}]
     for text in ("[]", "{", "[" * 100_000, *map(json.dumps, [*bad, *huge])):
         record.write_text(text)
-        with pytest.raises(UserError, match=r"room\.json: expected what became of a scene"):
-            run(scenes, output)
+        capfd.readouterr()
+        for words in ((), ("--status",)):
+            assert run(scenes, output, *words) == 1
+            said = capfd.readouterr().out
+            assert f"room: failed: {record}: expected what became of a scene" in said, said
+            assert "\ngarden: 26.00 dB" in f"\n{said}"
+        assert record.read_text() == text, "it is the user's to move away"
+    assert len(scenes.told()) == 2
+    record.unlink()
+    assert run(scenes, output) == 1, "a run that nobody knows of is not overwritten"
 
 
 @pytest.mark.parametrize(

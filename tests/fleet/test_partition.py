@@ -110,6 +110,18 @@ def test_blocks_are_scenes_with_the_same_cameras_points_and_photographs(small_sc
     assert names == poses.keys() and points == known
 
 
+def test_blocks_within_their_scene_do_not_hold_themselves(small_scene, tmp_path):
+    scene = Path(shutil.copytree(small_scene, tmp_path / "scene"))
+    place = scene / "runs" / "town" / "blocks"
+    place.mkdir(parents=True)
+    made = write_partition(scene, place, WISH)
+    (place / "runs").mkdir()
+    (place / "runs" / "fleet.json").touch()
+    assert write_partition(scene, place, WISH).digest == made.digest
+    for block in (place / "scenes").iterdir():
+        assert {path.name for path in block.iterdir()} == {path.name for path in small_scene.iterdir()}
+
+
 def test_a_partition_is_kept_until_the_scene_or_the_wish_changes(small_scene, tmp_path):
     scene = Path(shutil.copytree(small_scene, tmp_path / "scene"))
     place = tmp_path / "blocks"

@@ -71,6 +71,28 @@ def test_a_change_of_a_file_is_noticed_and_what_training_keeps_is_not(scenes):
     assert fingerprint(linked) != through, "of what a link leads to"
 
 
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_an_output_folder_in_the_scene_is_none_of_it(scenes, tmp_path, through_a_link):
+    scene = scenes.add("garden")
+    output = scene / "runs" / "fleet"
+    if through_a_link:
+        (tmp_path / "disk").mkdir()
+        (scene / "runs").symlink_to(tmp_path / "disk")
+    output.mkdir(parents=True)
+    jobs = find_jobs([str(scene)], output=output)
+    before = jobs[0].digest()
+    (output / "fleet.json").touch()
+    assert jobs[0].digest() == before
+    other = find_jobs([f"{scene}"], output=tmp_path / "elsewhere")
+    without = other[0].digest()
+    (output / "more").touch()
+    assert other[0].digest() != without, "somebody else's files count"
+    if not through_a_link:
+        linked = scenes.folder / "linked"
+        linked.symlink_to(scene)
+        assert find_jobs([str(linked)], output=output)[0].digest() == before
+
+
 def test_a_digest_tells_options_apart(scenes):
     scene = scenes.add("garden")
     assert Job("a", scene, said="x").digest() == Job("b", scene, said="x").digest()

@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from engine import NotFinite
 from errors import SaidElsewhere, UserError
 from replicas import ReplicaLost, ReplicasDiffer, form_team, place_of
 
@@ -49,6 +50,15 @@ with form_team(place, torch.device("cpu")) as team:
             assert rank != min(failing) and error.exit_code == 2
         except UserError as error:
             assert rank == min(failing) and str(error) == f"{rank} has no file"
+
+    # all fail: who saw it first says why, whatever its number
+    try:
+        with team.agreed():
+            raise NotFinite(f"{rank} came to nothing", moment=10 - rank)
+    except SaidElsewhere as error:
+        assert rank != size - 1 and error.exit_code == 6
+    except NotFinite as error:
+        assert rank == size - 1 and str(error) == f"{rank} came to nothing"
 
     model = {"means": torch.arange(6.0), "steps": torch.tensor(3)}
     team.check_same(model, "at the start")
