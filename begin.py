@@ -8,13 +8,15 @@ import signal
 import sys
 from types import TracebackType
 
+from memory_limit import memory_left
+
 _NO_MEMORY = (
     "failed to map segment",
     "cannot allocate memory",
     "can't start new thread",
     "cannot create shared object",
 )
-_ROOMY = 4 * 2**30
+_ROOMY, _LOADED = 4 * 2**30, 2**30
 
 
 def begin() -> None:
@@ -37,7 +39,10 @@ def begin() -> None:
 
 
 def _warn_of_limit() -> None:
-    """Says so where the address space is limited: OpenBLAS waits forever for a buffer that it cannot get."""
+    """Says so where memory is too short to load the libraries, which ends in ways that say nothing.
+
+    Of address space: OpenBLAS waits forever for a buffer that it cannot get. Of a group: SIGKILL.
+    """
     try:
         import resource
     except ImportError:  # not a POSIX system
@@ -47,6 +52,15 @@ def _warn_of_limit() -> None:
         print(
             f"warning: ulimit -v leaves {limit / 2**30:.1f} GiB of address space: loading the libraries may "
             "fail, or never end, below 4 GiB; limit memory by a cgroup instead (systemd-run -p MemoryMax=4G)",
+            file=sys.stderr,
+            flush=True,
+        )
+    limited = memory_left()
+    if limited is not None and limited[1] < _LOADED:
+        print(
+            "warning: the control group of this process (a container, a systemd unit, a batch job) leaves "
+            f"{limited[1] / 2**30:.1f} of {limited[0] / 2**30:.1f} GiB of memory: the libraries take about "
+            "1 GiB, and the system kills what takes more: raise its limit",
             file=sys.stderr,
             flush=True,
         )

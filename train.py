@@ -57,6 +57,7 @@ from gaussian_model import (
     save_ply,
 )
 from learning import Lessons, learn_once
+from memory_limit import heed
 from native import cache_folder, set_threads
 from photos import scene_of
 from progress import Bar
@@ -89,7 +90,10 @@ def main() -> None:
         hear(parsed.config.log_level if place.leads else "error")
         backend = resolve_backend(parsed.config.backend)
         check_place(parsed.config, backend, place)
-    set_threads(parsed.config.threads or usual_threads(place))
+    threads = parsed.config.threads or usual_threads(place)
+    set_threads(threads)
+    if backend != "gsplat":  # what drivers of GPUs set aside is nobody's memory
+        heed(processes=place.local_size, threads=threads)
     if place.size > 1:
         end_at_once()
     with form_team(place, device_for(backend)) as team:

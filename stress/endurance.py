@@ -36,8 +36,6 @@ from stress.fault_runs import Ended, run
 NOT_FINITE = 6
 WIDE = 4000
 """Pixels of the wide photograph."""
-_PIXELS = 80 * 60
-"""Of the other ones; the wide case has as many times fewer iterations as it has more pixels (20 at least)."""
 
 
 @dataclass
@@ -68,6 +66,11 @@ class Case:
     scene: Path
     options: tuple[str, ...]
     iterations: int
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Iterations between two checkpoints."""
+        return max(10, self.iterations // 10)
 
 
 def main(arguments: list[str]) -> int:
@@ -143,8 +146,7 @@ def cases_of(options: Options, folder: Path) -> list[Case]:
     ]  # fmt: skip
     wide = folder / "wide"
     write_synthetic_scene(wide, n_views=3, width=WIDE, height=300, points=500)
-    fewer = max(20, n * _PIXELS // (WIDE * 300))
-    cases.append(Case(f"{WIDE} pixels wide", wide, (*quick, "-r", "1"), fewer))
+    cases.append(Case(f"{WIDE} pixels wide", wide, (*quick, "-r", "1"), n))
     return cases
 
 
@@ -160,12 +162,7 @@ def endure(case: Case, output: Path, threads: int) -> dict[str, Any]:
             output,
             *case.options,
             "--overwrite",
-            *(
-                "--iterations",
-                str(case.iterations),
-                "--checkpoint_every",
-                str(max(10, case.iterations // 10)),
-            ),
+            *("--iterations", str(case.iterations), "--checkpoint_every", str(case.checkpoint_every)),
             *(("--threads", str(threads)) if threads else ()),
         ],
         patience=24 * 3600.0,
@@ -186,11 +183,11 @@ def endure(case: Case, output: Path, threads: int) -> dict[str, Any]:
         "gaussians": len(content["gaussians"]["means"]) if content is not None else 0,
         "peak_memory_gib": json.loads(summary.read_text())["peak_memory_gib"] if summary.is_file() else None,
         "seconds": round(time.perf_counter() - began, 1),
-        "lost": _wrong(ended, output),
+        "lost": [*wrong(ended, output), *_not_kept(ended, case, done)],
     }
 
 
-def _wrong(ended: Ended, output: Path) -> list[str]:
+def wrong(ended: Ended, output: Path) -> list[str]:
     """What must not be: another ending than the good ones, and numbers that are not finite in any file."""
     found = []
     pruned = ended.code == 2 and "no Gaussians are left" in ended.stderr
@@ -211,6 +208,17 @@ def _wrong(ended: Ended, output: Path) -> list[str]:
             params = load_ply(path).params
             found += [f"{path}: {key}" for key, value in params.items() if not bool(value.isfinite().all())]
     return found
+
+
+def _not_kept(ended: Ended, case: Case, last: int) -> list[str]:
+    """What is missing of the checkpoints that had been due when a training came to nothing."""
+    if ended.code != NOT_FINITE:
+        return []
+    named = re.search(r"error: iteration (\d+)", ended.stderr)
+    if named is None:
+        return ["the error names no iteration"]
+    due = (int(named[1]) - 1) // case.checkpoint_every * case.checkpoint_every
+    return [] if last >= due else [f"the checkpoint of iteration {due} was not kept (the last: {last})"]
 
 
 def _not_finite(value: Any, where: str) -> list[str]:

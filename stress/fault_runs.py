@@ -42,6 +42,7 @@ def run(
     signals: Sequence[tuple[float, int]] = (),
     when: Callable[[], bool] | None = None,
     address_space_mib: int = 0,
+    group: Path | None = None,
     user: int | None = None,
     cwd: Path | None = None,
     patience: float = PATIENCE_S,
@@ -55,6 +56,7 @@ def run(
         signals: (seconds after the one before, signal) to send.
         when: the clock of `kill_after` and `signals` begins once this is true.
         address_space_mib: what it may have of it; 0 = as much as there is.
+        group: the control group that it runs in, see `fault_groups`.
         user: the number of the user to be (needs root).
         cwd: the working directory.
         patience: seconds after which it is taken to hang.
@@ -69,6 +71,8 @@ def run(
 
     if address_space_mib:
         command = ["sh", "-c", 'ulimit -v "$0"; exec "$@"', str(address_space_mib * 1024), *command]
+    if group is not None:
+        command = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group / "cgroup.procs"), *command]
     began = time.perf_counter()
     with tempfile.TemporaryFile() as told:
         child = subprocess.Popen(

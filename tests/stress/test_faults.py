@@ -20,8 +20,10 @@ import torch
 from stress.fault_bench import Bench
 from stress.fault_child import damage
 from stress.fault_disk import fill_while_training
+from stress.fault_groups import limited_group
 from stress.fault_images import harm_before_going_on
 from stress.fault_kills import kill
+from stress.fault_memory import in_group
 from stress.fault_runs import ROOT, Ended, damage_done, differences, misses, run, unlike
 from stress.fault_signals import signal_twice
 
@@ -72,6 +74,14 @@ def test_memory_that_runs_out_is_said_with_the_size_of_the_run(bench):
     ended = run([*bench.options(output), *growing, *size], fault=plan)
     assert misses(ended, 3, ["out of memory with", "Gaussians at 80x60", "--densify.max_gaussians"]) == []
     assert damage_done(output) == []
+
+
+def test_the_limit_of_a_control_group_is_heeded_and_said_with_the_size_of_the_run(bench, row):
+    with limited_group(700) as group, bench.case("memory", "a control group") as found:
+        if group is None:
+            pytest.skip("no control group with a limit can be made here (that takes root)")
+        in_group(bench, group, found)
+    assert [found.lost for found in row()] == [[]]
 
 
 def test_a_second_signal_ends_a_training_at_once(bench, row):
