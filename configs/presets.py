@@ -79,10 +79,11 @@ def _load(path: Path, asked: tuple[str, ...], above: tuple[Path, ...]) -> Config
     base = Config()
     if before is not None:
         try:
-            found = find_preset(before, beside=path)
+            base = _load(find_preset(before, beside=path), asked, (*above, path))
         except ConfigError as error:
+            if str(error).startswith(f"{path}: begins_with: "):  # a circle, which says all there is to say
+                raise
             raise ConfigError(f"{path}: begins_with: {str(error).removeprefix('--config: ')}") from error
-        base = _load(found, asked, (*above, path))
     for name, section in sections.items():
         if name in asked:
             values = _merged(values, section)

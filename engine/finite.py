@@ -8,7 +8,7 @@ here changes or draws a number. A checkpoint refuses what is not finite by itsel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,10 +44,12 @@ class Guard:
 
     def __init__(self) -> None:
         self._seen: list[tuple[int, str, tuple[str, ...], Tensor]] = []
+        self._last: tuple[str, tuple[str, ...], Tensor] | None = None
 
     def terms(self, iteration: int, view: str, terms: Mapping[str, Tensor]) -> None:
         """Keeps a view's loss terms (scalars) until `check`; on a CPU only where one is not finite."""
         values = torch.stack([value.detach() for value in terms.values()])
+        self._last = view, tuple(terms), values
         if values.device.type == "cpu" and bool(values.isfinite().all()):
             return
         self._seen.append((iteration, view, tuple(terms), values))
@@ -73,11 +75,24 @@ class Guard:
                         f"with a lower weight of that term or lower learning rates{_rates(state)}",
                         moment=2 * iteration,
                     )
-        check_finite(state)
+        check_finite(state, self._largest)
+
+    def _largest(self) -> str:
+        """Words about the last view's largest term, which may be why a parameter is not finite."""
+        if self._last is None:
+            return ""
+        view, names, values = self._last
+        amounts = dict(zip(names, values.tolist(), strict=True))
+        name = max(amounts, key=lambda one: abs(amounts[one]))
+        return f" (largest loss term of the last view, {view}: {name} {amounts[name]:.3g})"
 
 
-def check_finite(state: TrainingState) -> None:
+def check_finite(state: TrainingState, hint: Callable[[], str] = str) -> None:
     """Looks at all parameters and Adam's averages.
+
+    Args:
+        state: holds them.
+        hint: more words for the message.
 
     Raises:
         NotFinite: names the first that is not finite, and how many Gaussians it concerns.
@@ -92,8 +107,8 @@ def check_finite(state: TrainingState) -> None:
             continue
         count = int(bad.reshape(len(bad), -1).any(1).sum())
         raise NotFinite(
-            f"iteration {state.iteration}: {what} not finite in {count:,} of {len(bad):,} Gaussians: start "
-            f"anew with a lower --optim.{key}_lr{_rates(state)}",
+            f"iteration {state.iteration}: {what} not finite in {count:,} of {len(bad):,} Gaussians{hint()}: "
+            f"start anew with a lower --optim.{key}_lr, or lower weights of losses{_rates(state)}",
             moment=2 * state.iteration + 1,
         )
 

@@ -183,7 +183,7 @@ def endure(case: Case, output: Path, threads: int) -> dict[str, Any]:
         "gaussians": len(content["gaussians"]["means"]) if content is not None else 0,
         "peak_memory_gib": json.loads(summary.read_text())["peak_memory_gib"] if summary.is_file() else None,
         "seconds": round(time.perf_counter() - began, 1),
-        "lost": [*wrong(ended, output), *_not_kept(ended, case, done)],
+        "lost": [*wrong(ended, output), *not_kept(ended, case, done)],
     }
 
 
@@ -210,7 +210,7 @@ def wrong(ended: Ended, output: Path) -> list[str]:
     return found
 
 
-def _not_kept(ended: Ended, case: Case, last: int) -> list[str]:
+def not_kept(ended: Ended, case: Case, last: int) -> list[str]:
     """What is missing of the checkpoints that had been due when a training came to nothing."""
     if ended.code != NOT_FINITE:
         return []

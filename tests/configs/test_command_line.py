@@ -165,7 +165,8 @@ def test_a_preset_is_found_beside_the_one_that_begins_with_it(tmp_path, monkeypa
     ("text", "message"),
     [("begins_with: 3\n", "the name of a preset, got 3"),
      ("begins_with: quik\n", "mine.yaml: begins_with: no preset .*: did you mean quick"),
-     ("begins_with: {path}\n", "begin with each other"),
+     ("begins_with: {path}\n", r"^\S+mine.yaml: begins_with: these presets begin with each other"),
+     ("begins_with: notes.txt\n", r"mine.yaml: begins_with: \S*notes.txt: expected lines"),
      ("few_views:\n  begins_with: quick\n", "few_views: begins_with counts before"),
      ("around:\n  few_views: {}\n", "around: few_views counts before"),
      ("few_views:\n  scene:\n    resolution: 4\n", "few_views: scene counts before"),
@@ -174,6 +175,7 @@ def test_a_preset_is_found_beside_the_one_that_begins_with_it(tmp_path, monkeypa
 def test_a_preset_that_begins_with_nothing_usable_is_refused(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text.replace("{path}", str(path)))
+    (tmp_path / "notes.txt").write_text("root:x:0:0\n")
     with pytest.raises(ConfigError, match=message):
         load_preset(str(path))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 
 import pytest
 import torch
@@ -70,6 +69,16 @@ def test_a_parameter_is_named_with_its_gaussians_and_its_rate(key, value):
         Guard().check(state)
 
 
+def test_with_a_parameter_the_largest_term_is_named():
+    guard, state = Guard(), real_state("default")
+    guard.terms(1, "a.png", terms(l1=9.0, scale=1.0))
+    guard.terms(2, "b.png", terms(l1=0.1, scale=3e29))
+    with torch.no_grad():
+        state.gaussians.params["scales"][1] = math.inf
+    with pytest.raises(NotFinite, match=r"Gaussians \(largest .* b\.png: scale 3e\+29\): start anew"):
+        guard.check(state)
+
+
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
 def test_an_average_of_the_optimizer_is_named(name):
     state = real_state("default")
@@ -97,23 +106,6 @@ def test_a_checkpoint_that_is_not_finite_is_never_written(tmp_path):
     with pytest.raises(NotFinite):
         save_checkpoint(checkpoint_path(tmp_path, 3), state, {})
     assert [path.name for path in tmp_path.iterdir()] == ["iteration_2.pt"]
-
-
-def test_looking_at_a_large_model_costs_little():
-    """59 numbers and their averages of 100,000 Gaussians: below a quarter of an iteration's 30 ms there.
-
-    It happens once in ten iterations. The limit is ten times what one core takes, for busy machines.
-    """
-    state = real_state("default", n=100_000)
-    for value in state.gaussians.params.values():
-        value.grad = torch.zeros_like(value)
-    state.optimizer.step()
-    guard, best = Guard(), math.inf
-    for _ in range(5):
-        began = time.perf_counter()
-        guard.check(state)
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.1
 
 
 def run(monkeypatch, *argv):
