@@ -160,7 +160,9 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         sys.stderr.flush()
     except OSError:  # python would try again while it ends, and take that for how the command ended
         os._exit(code)
-    if _AT_ONCE:
+    if (
+        _AT_ONCE or code >= 128
+    ):  # of a signal: the next one would end python while it cleans up, in its own way
         os._exit(code)
     sys.exit(code)
 

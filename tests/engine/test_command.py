@@ -186,3 +186,16 @@ def test_the_first_signal_ends_the_loop_after_a_whole_iteration_with_a_checkpoin
 def test_the_second_signal_ends_at_once_and_the_last_checkpoint_is_still_named(endings):
     text = endings["stop twice"][1]
     assert "stopped after iteration 8\n" in text and "iteration_9.pt" not in text
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_stopped_command_leaves_no_time_in_which_another_signal_would_end_it_otherwise(number, code):
+    """While python takes itself down, signals end a process by their own, with another exit code."""
+    program = f"""
+import atexit, os, signal
+from engine import run_command
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGKILL))
+run_command(lambda: os.kill(os.getpid(), signal.{number}))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == code and ended.stderr.startswith("stopped"), ended

@@ -1,12 +1,15 @@
-"""Ray, pretended: what is asked of it, and what happens where a task of its is lost.
+"""Ray, mostly pretended: what is asked of it, and what happens where a task of its is lost.
 
-Not tested here: the real package and a real cluster.
+The real package, where it is installed, trains on this machine. Not tested here: a cluster of several.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,3 +96,31 @@ def test_without_ray_it_says_so(scenes, pretended, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="the package ray is not installed: pip install ray"):
         run(scenes, tmp_path / "out", "--launcher", "ray")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the package ray is not installed (pip install ray)"
+)
+def test_the_real_package_trains_and_says_what_has_failed(small_scene, tmp_path):
+    scenes = tmp_path / "scenes"
+    for name in ("attic", "bare", "cellar"):
+        (scenes / name).mkdir(parents=True)
+        for part in ("images", "sparse"):
+            if name != "bare" or part == "images":
+                (scenes / name / part).symlink_to(small_scene / part)
+    (scenes / "bare" / "images").unlink()
+    (scenes / "bare" / "images").mkdir()
+    (scenes / "bare" / "images" / "only one.png").symlink_to(small_scene / "images" / "view_000.png")
+    words = [sys.executable, "-m", "fleet.many", str(scenes), "-o", str(tmp_path / "out"), "--jobs", "2"]
+    words += ["--launcher", "ray", "--train=--config quick --init sfm --iterations 30"]
+    ended = subprocess.run(
+        words, cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "2 scenes done; 1 failed" in ended.stdout and "bare: failed: " in ended.stdout, ended.stdout
+    assert {name: entry["status"] for name, entry in table(tmp_path / "out").items()} == {
+        "attic": "done",
+        "bare": "failed",
+        "cellar": "done",
+    }
