@@ -22,7 +22,7 @@ NAMES = (
 def paths(bench: Bench) -> None:
     """All cases of strange paths."""
     for name in bench.pick(NAMES, 1):
-        _strange_name(bench, name)
+        strange_name(bench, name)
     _read_only(bench)
     for name, make, words in OBSTACLES:
         with bench.case("paths", f"-m is {name}") as row:
@@ -48,7 +48,7 @@ def paths(bench: Bench) -> None:
         row.lost += misses(run(bench.options(link)), 0) or unlike(link, bench.twin().output, bench.iterations)
 
 
-def _strange_name(bench: Bench, name: str) -> None:
+def strange_name(bench: Bench, name: str) -> None:
     """A scene and an output of this name, relative to the working directory, as users give them."""
     with bench.case("paths", f"a scene and an output called {name!r}") as row:
         place = bench.folder("names")

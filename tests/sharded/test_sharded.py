@@ -21,7 +21,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from engine import load_checkpoint
+from engine import latest_checkpoint, load_checkpoint
 from gaussian_model import load_ply
 from reporting.events import read_events
 from tests.replicas.processes import PATIENCE_S, ROOT, end, run, start
@@ -244,6 +244,26 @@ def test_where_a_process_dies_the_others_end_and_the_checkpoint_is_whole(
     if code != 0:  # else it had done all of its work before the other died
         assert code == 5 and "another process of this training has ended" in err and "Traceback" not in err
     assert len(checkpoint(output, 1)["gaussians"]["means"]) == 583
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_with_the_whole_model_in_one_checkpoint(
+    small_scene: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    processes = start(2, argv(small_scene, output, *DEFAULT, "--sharded", "--iterations", "100000"))
+    until = time.monotonic() + PATIENCE_S
+    while not list(output.glob("checkpoints/iteration_*.pt")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    ended = end(processes)
+    assert [code for code, _, _ in ended] == [143, 143], ended
+    last = latest_checkpoint(output / "checkpoints")
+    assert last is not None and f"{last}" in ended[0][2], ended[0][2]
+    iteration = load_checkpoint(last)["iteration"]
+    words = [str(CHILD), "-m", str(output), "--resume", "--threads", "1", "--sharded"]
+    trained(2, [*words, "--iterations", str(iteration + 2)])
+    assert checkpoint(output, iteration + 2)["iteration"] == iteration + 2
 
 
 # --- what is refused ---

@@ -24,6 +24,7 @@ from stress.fault_groups import limited_group
 from stress.fault_images import harm_before_going_on
 from stress.fault_kills import kill
 from stress.fault_memory import in_group
+from stress.fault_paths import NAMES, strange_name
 from stress.fault_runs import ROOT, Ended, damage_done, differences, misses, run, unlike
 from stress.fault_signals import signal_twice
 
@@ -86,6 +87,11 @@ def test_the_limit_of_a_control_group_is_heeded_and_said_with_the_size_of_the_ru
 
 def test_a_second_signal_ends_a_training_at_once(bench, row):
     signal_twice(bench, signal.SIGINT, 0.0)
+    assert [found.lost for found in row()] == [[]]
+
+
+def test_names_that_parsers_trip_over_are_paths_like_others(bench, row):
+    strange_name(bench, NAMES[1])
     assert [found.lost for found in row()] == [[]]
 
 
