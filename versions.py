@@ -45,7 +45,8 @@ def brought_up(
     found = content.get("format")
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise error(
-            f"{path}: expected a {what} with a format number, got {found!r}: not one of this program."
+            f"{path}: expected a {what} with a format number, got {_in_a_line(repr(found))}: not one of this "
+            "program."
         )
     if found > present:
         program = content.get("program")
@@ -59,8 +60,15 @@ def brought_up(
         try:
             content = {**steps[number](content), "format": number + 1}
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+            why = f"{type(problem).__name__}: {_in_a_line(str(problem))}"
             raise error(
-                f"{path}: damaged: not what a {what} of format {number} holds "
-                f"({type(problem).__name__}: {problem}): use another one, or start anew with --overwrite."
+                f"{path}: damaged: not what a {what} of format {number} holds ({why}): use another one, or "
+                "start anew with --overwrite."
             ) from problem
     return content
+
+
+def _in_a_line(words: str) -> str:
+    """The beginning of a text, without line ends: a damaged file's value may be a large tensor."""
+    words = " ".join(words.split())
+    return words if len(words) <= 80 else f"{words[:80]}..."

@@ -105,11 +105,11 @@ def _change_header(rng: Random, lines: list[str]) -> None:
     elif kind == 3:
         name = rng.choice((*_FIELDS, *NAMES)).replace("\n", " ")
         lines.insert(at, f"{rng.choice(('comment', 'obj_info', 'property float', 'element'))} {name}\n")
-    elif words[:1] == ["element"]:
+    elif words[:1] == ["element"] and len(words) > 1:
         lines[at] = f"element {words[1]} {rng.choice(('0', '1', '4', '5', '7', '-1', *NUMBERS))}\n"
     elif words[:1] == ["format"]:
         lines[at] = f"format {rng.choice(_FORMATS)}\n"
-    elif words[:1] == ["property"]:
+    elif words[:1] == ["property"] and len(words) > 1:
         kept = rng.random() < 0.5
         of, name = " ".join(words[1:-1]), words[-1]
         lines[at] = (
