@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
 import os
 import signal
@@ -17,6 +19,7 @@ _NO_MEMORY = (
     "cannot create shared object",
 )
 _ROOMY, _LOADED = 4 * 2**30, 2**30
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def begin() -> None:
@@ -27,7 +30,8 @@ def begin() -> None:
     """
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing has begun yet
     sys.excepthook = _fail
-    _warn_of_limit()
+    if _warn_of_limit():
+        _watch()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where ours work
     if importlib.util.find_spec("torch") is None:
         print(
@@ -38,15 +42,43 @@ def begin() -> None:
         sys.exit(2)
 
 
-def _warn_of_limit() -> None:
+def _watch() -> None:
+    """Goes on in a child, and says in its place what it died of: C++ that gets no memory aborts (SIGABRT).
+
+    The parent ends as the child does, hands on SIGTERM, and leaves Ctrl-C to the child, which hears it too.
+    """
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == -signal.SIGABRT:
+        print(
+            "error: out of memory in a library, which has ended the program: raise ulimit -v; what had been "
+            "saved is intact: go on with --resume",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(3)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _warn_of_limit() -> bool:
     """Says so where memory is too short to load the libraries, which ends in ways that say nothing.
 
-    Of address space: OpenBLAS waits forever for a buffer that it cannot get. Of a group: SIGKILL.
+    Of address space (returns True then): OpenBLAS waits forever for a buffer that it cannot get, and C++
+    aborts. Of a group: SIGKILL.
     """
     try:
         import resource
     except ImportError:  # not a POSIX system
-        return
+        return False
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY and limit < _ROOMY:
         print(
@@ -56,14 +88,18 @@ def _warn_of_limit() -> None:
             flush=True,
         )
     limited = memory_left()
-    if limited is not None and limited[1] < _LOADED:
+    given = os.environ.get("LOCAL_WORLD_SIZE", "")  # of torchrun
+    processes = max(1, int(given)) if given.isdecimal() else 1
+    if limited is not None and limited[1] < processes * _LOADED:
         print(
             "warning: the control group of this process (a container, a systemd unit, a batch job) leaves "
             f"{limited[1] / 2**30:.1f} of {limited[0] / 2**30:.1f} GiB of memory: the libraries take about "
-            "1 GiB, and the system kills what takes more: raise its limit",
+            f"1 GiB{' in each process' if processes > 1 else ''}, and the system kills what takes more: "
+            "raise its limit",
             file=sys.stderr,
             flush=True,
         )
+    return limit != resource.RLIM_INFINITY and limit < _ROOMY
 
 
 def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -92,11 +92,13 @@ def main() -> None:
         check_place(parsed.config, backend, place)
     threads = parsed.config.threads or usual_threads(place)
     set_threads(threads)
-    if backend != "gsplat":  # what drivers of GPUs set aside is nobody's memory
-        heed(processes=place.local_size, threads=threads)
     if place.size > 1:
         end_at_once()
     with form_team(place, device_for(backend)) as team:
+        team.wait()  # until all of them have loaded their libraries
+        if backend != "gsplat":  # what drivers of GPUs set aside is nobody's memory
+            heed(processes=place.local_size, threads=threads)
+        team.wait()  # before one of them takes what another counts as left
         run(parsed, backend, team)
 
 

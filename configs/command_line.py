@@ -21,7 +21,7 @@ from configs.saved import load_saved_config
 from configs.scaling import replace_paths, scale_schedules
 from configs.schema import CommandLine, Config
 from configs.together import check_together
-from configs.values import walk
+from configs.values import check_whole_numbers, walk
 from errors import UserError
 
 SHORT = {"-r": "--resolution"}  # 3DGS habit; the other short names are declared in the schema
@@ -240,6 +240,7 @@ def _parse(argv: Sequence[str], base: Config) -> Config:
             use_underscores=True,
         )
         config = Config(**{item.name: getattr(parsed, item.name) for item in dataclasses.fields(Config)})
+        check_whole_numbers(config)
         same: dict[str, object] = {}
         if parsed.white_background:
             same["model.background"] = "white"

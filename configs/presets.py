@@ -65,7 +65,7 @@ def _load(path: Path, asked: tuple[str, ...], above: tuple[Path, ...]) -> Config
     values = {key: value for key, value in content.items() if key not in _RUN_KEYS}
     before = values.pop("begins_with", None)
     sections = {name: values.pop(name, {}) for name in SECTIONS}
-    if path in above:
+    if path.resolve() in above:
         raise ConfigError(f"{path}: begins_with: these presets begin with each other: mend one.")
     if before is not None and not isinstance(before, str):
         raise ConfigError(f"{path}: begins_with: expected the name of a preset, got {before!r}: mend it.")
@@ -79,7 +79,7 @@ def _load(path: Path, asked: tuple[str, ...], above: tuple[Path, ...]) -> Config
     base = Config()
     if before is not None:
         try:
-            base = _load(find_preset(before, beside=path), asked, (*above, path))
+            base = _load(find_preset(before, beside=path), asked, (*above, path.resolve()))
         except ConfigError as error:
             if str(error).startswith(f"{path}: begins_with: "):  # a circle, which says all there is to say
                 raise

@@ -23,6 +23,8 @@ from errors import UserError
 
 T = TypeVar("T")
 
+_LARGEST = 2**63
+"""Beyond any seed, and beyond what torch and the kernels can count."""
 _MOST_NESTED, _MOST_VALUES = 20, 10_000
 """Levels and values of a file; the whole configuration has 3 and some 150."""
 
@@ -144,6 +146,21 @@ def to_plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def check_whole_numbers(config: Any) -> None:
+    """Refuses whole numbers that no float can stand for, in any section of a configuration.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    for path, _ in walk(type(config)):
+        value: Any = config
+        for name in path.split("."):
+            value = getattr(value, name)
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            if type(one) is int and abs(one) >= _LARGEST:
+                raise ConfigError(f"--{path}: expected a whole number below 2^63, got {_shown(one)}.")
+
+
 def walk(kind: type) -> tuple[tuple[str, dataclasses.Field[Any]], ...]:
     """Returns the dotted path and the field of every option of a dataclass, sections opened."""
     return _walk(kind)
@@ -227,6 +244,8 @@ def _read_primitive(hint: Any, value: Any, where: str) -> Any:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value)
+    if hint is int and type(value) is int and abs(value) >= _LARGEST:
+        raise ConfigError(f"{where}: expected a whole number below 2^63, got {_shown(value)}.")
     if hint in (bool, int, str) and type(value) is hint:
         return value
     if hint not in _NAMES:

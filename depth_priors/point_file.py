@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from plyfile import PlyData, PlyParseError
+from plyfile import PlyParseError
 
 from errors import UserError
-from scene import Points
+from scene import Points, read_ply
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def read_points(path: Path) -> Points:
         UserError: it cannot be read, is no .ply, or has no vertices, positions or colours.
     """
     try:
-        vertices = PlyData.read(str(path))["vertex"].data
+        vertices = read_ply(path)["vertex"].data
     except (PlyParseError, KeyError, ValueError, OSError, OverflowError, MemoryError, TypeError) as error:
         raise UserError(f"--init: {path}: expected a .ply file with vertices: {error}") from error
     fields = set(vertices.dtype.names or ())

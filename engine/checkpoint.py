@@ -23,6 +23,7 @@ from atomic import atomic_write
 from engine.checkpoint_values import group_fault, moments_fault, tensor_fault
 from engine.finite import check_finite
 from engine.migrations import FORMAT, STEPS
+from engine.pickles import extent_fault, hashing_fault
 from engine.seeding import generator_states, set_generator_states
 from engine.state import TrainingState
 from errors import UserError
@@ -138,9 +139,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     _check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        fault = hashing_fault(_pickle_of(path))
+        content = None if fault else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle that somebody has changed makes torch raise anything
         raise _not_ours(path) from error
+    if fault := fault or extent_fault(content):
+        raise CheckpointError(f"{path}: {fault}: {_OTHER}.")
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise _not_ours(path)
     content = brought_up(
@@ -200,6 +204,13 @@ def _newest_first(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _not_ours(path: Path) -> CheckpointError:
     return CheckpointError(f"{path}: not a checkpoint of this program: name one that train.py wrote.")
+
+
+def _pickle_of(path: Path) -> bytes:
+    """The tree in a checkpoint's archive, without its tensors' numbers; nothing where there is none."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        return archive.read(names[0]) if names else b""
 
 
 def _check_archive(path: Path) -> None:

@@ -19,13 +19,13 @@ MOMENTS = frozenset(("step", "exp_avg", "exp_avg_sq"))
 
 
 def tensor_fault(value: Any) -> str:
-    """Of what must be a dense float32 tensor on the CPU, of any shape."""
+    """Of what must be a dense float32 tensor of finite numbers on the CPU, of any shape."""
     if not isinstance(value, Tensor):
         return f"expected a tensor, got {type(value).__name__}"
     dense = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
     if value.dtype is not torch.float32 or not dense or not value.is_contiguous():
         return f"expected a dense float32 tensor, got {value.dtype} ({value.layout}, {value.device})"
-    return ""
+    return "" if bool(value.isfinite().all()) else "expected finite numbers, got NaN or infinity"
 
 
 def moments_fault(moments: Any, shape: torch.Size) -> str:

@@ -164,6 +164,9 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         _AT_ONCE or code >= 128
     ):  # of a signal: the next one would end python while it cleans up, in its own way
         os._exit(code)
+    if threading.current_thread() is threading.main_thread():  # all is done: what is left is python's own
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(code))
     sys.exit(code)
 
 

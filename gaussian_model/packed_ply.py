@@ -113,7 +113,8 @@ def _spread(
     """Values [N, 3] between the bounds of their chunks, which are cut to +-limit."""
     low, high = (end.clip(-limit, limit) for end in _bounds(chunk, names, len(words)))
     share = _fields(words, (11, 10, 11))
-    return low * (1.0 - share) + high * share
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinite bounds: said with the file
+        return low * (1.0 - share) + high * share
 
 
 def _rotations(words: NDArray[np.uint32]) -> Floats:

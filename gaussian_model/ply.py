@@ -22,6 +22,7 @@ from gaussian_model.gaussians import Gaussians
 from gaussian_model.packed_ply import PackedError, is_packed, unpacked
 from gaussian_model.ply_variants import Columns, complete
 from gaussian_model.spherical_harmonics import degree_of
+from scene import read_ply
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ def _read(path: Path) -> PlyData:
             )
         raise PlyError(f"{path}: not a .ply file (it does not begin with 'ply'): name a 3DGS .ply")
     try:
-        return PlyData.read(str(path))
+        return read_ply(path)
     except PlyHeaderParseError as error:
         raise PlyError(f"{path}: its header cannot be read ({_one_line(error)}): {_AGAIN}") from error
     except PlyElementParseError as error:

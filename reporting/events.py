@@ -7,6 +7,7 @@ asked for, and their own sums (PNG) protect them.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 PATTERN = "events.out.tfevents.*"
 _HEADER = struct.Struct(
@@ -23,6 +25,7 @@ _HEADER = struct.Struct(
 )  # length of the record, sum of these 8 bytes; after the record 4 bytes with its sum
 _SUMMED = 4096  # bytes up to which a record's sum is checked: every number, no picture
 _LEAST_SIDE = 2  # of a picture in pixels
+_MOST_PIXELS = 1 << 26  # of a picture: more than any that is logged, and 200 MB decoded
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,12 @@ def stems_of(events: Events, before: str, after: str) -> list[str]:
 def decoded(content: bytes) -> NDArray[np.uint8] | None:
     """Decodes a picture file's content to [H, W, 3] RGB; None if it is none, or too small to be seen."""
     if not content:
+        return None
+    try:
+        width, height = Image.open(io.BytesIO(content)).size  # of its header; nothing is decoded yet
+        if width * height > _MOST_PIXELS:
+            return None
+    except Exception:  # no picture, or one that promises more pixels than Pillow takes for sound
         return None
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)

@@ -12,6 +12,7 @@ from scene.config import SceneConfig
 from scene.focus import focus_depth
 from scene.load import is_scene, load_scene
 from scene.matching import files_below, name_key
+from scene.ply import read_ply
 from scene.projection import image_points, project, world_points
 from scene.pseudo import PseudoCameras, PseudoKind
 from scene.pyramid import ImagePyramid, PyramidConfig
@@ -42,6 +43,7 @@ __all__ = [
     "name_key",
     "project",
     "read_cameras_json",
+    "read_ply",
     "title_of",
     "weighted_view",
     "world_points",

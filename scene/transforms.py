@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
-from plyfile import PlyData
 
 from scene.config import SceneConfig
 from scene.frames import Frame, Lens, SceneModel, check_names
 from scene.json_values import Values, read_json
 from scene.matching import FileIndex, check_name
+from scene.ply import read_ply
 from scene.poses import MAX_COORDINATE, viewmat_from_opengl
 from scene.scene_error import SceneError
 
@@ -193,7 +193,7 @@ def _read_ply(source: Path, name: str, where: str) -> tuple[NDArray[np.float32],
         _log.warning("%s: ply_file_path: no file %s; starting without points", where, path)
         return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8)
     try:
-        vertex = PlyData.read(str(path))["vertex"].data
+        vertex = read_ply(path)["vertex"].data
         xyz = np.stack([vertex[axis] for axis in "xyz"], axis=1).astype(np.float32)
         names = vertex.dtype.names or ()
         colours = ("red", "green", "blue")

@@ -168,7 +168,7 @@ def endure(case: Case, output: Path, threads: int) -> dict[str, Any]:
         patience=24 * 3600.0,
     )
     last = latest_checkpoint(output / "checkpoints")
-    content = load_checkpoint(last) if last is not None else None
+    content = _loaded(last) if last is not None else None
     summary = output / "summary.json"
     said = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
     named = re.search(r"iteration (\d+)", said[-1]) if said else None
@@ -200,7 +200,9 @@ def wrong(ended: Ended, output: Path) -> list[str]:
     ):
         found.append("the error names nothing")
     for path in sorted((output / "checkpoints").glob("iteration_*.pt")):
-        found += [f"{path.name}: {name}" for name in _not_finite(load_checkpoint(path), "")]
+        content = _loaded(path)
+        found += [str(path)] if content is None else []
+        found += [f"{path.name}: {name}" for name in _not_finite(content, "")]
     folder = OutputFolder(output)
     for iteration in saved_iterations(folder):
         path = folder.point_cloud(iteration)
@@ -219,6 +221,15 @@ def not_kept(ended: Ended, case: Case, last: int) -> list[str]:
         return ["the error names no iteration"]
     due = (int(named[1]) - 1) // case.checkpoint_every * case.checkpoint_every
     return [] if last >= due else [f"the checkpoint of iteration {due} was not kept (the last: {last})"]
+
+
+def _loaded(path: Path) -> dict[str, Any] | None:
+    """A checkpoint; None where it is damaged or holds NaN, which its loader says."""
+    try:
+        return load_checkpoint(path)
+    except UserError as error:
+        tqdm.write(str(error))
+        return None
 
 
 def _not_finite(value: Any, where: str) -> list[str]:

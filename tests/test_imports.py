@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
-    "begin": set(),
+    "memory_limit": set(),
+    "begin": {"memory_limit"},
     "atomic": set(),
     "versions": set(),
     "progress": set(),

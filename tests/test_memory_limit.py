@@ -116,3 +116,50 @@ def test_a_group_that_cannot_hold_the_libraries_is_warned_of(monkeypatch, capfd)
         monkeypatch.setattr(begin, "memory_left", lambda left=left: (1200 * MIB, left))
         begin._warn_of_limit()
         assert ("of 1.2 GiB of memory" in capfd.readouterr().err) == warned
+
+
+WATCHED = """
+import os, resource, signal, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, resource.RLIM_INFINITY))
+import begin
+begin.begin()
+{end}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is done there is for Linux' limits")
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [("os.abort()", 3, "error: out of memory in a library"), ("sys.exit(6)", 6, ""), ("", 0, ""),
+     ("os.kill(os.getpid(), signal.SIGKILL)", -9, "")],
+)  # fmt: skip
+def test_with_little_address_space_a_parent_says_what_a_library_cannot(end, code, said):
+    """C++ that gets no memory aborts the process; nothing of Python runs then."""
+    ended = subprocess.run(
+        [sys.executable, "-c", WATCHED.format(end=end)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code and "warning: ulimit -v leaves 3.0 GiB" in ended.stderr, ended
+    assert said in ended.stderr and ("error:" in ended.stderr) == bool(said)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is done there is for Linux' limits")
+def test_signals_reach_the_child_of_such_a_parent():
+    end = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print('here', flush=True); signal.pause()"
+    with subprocess.Popen(
+        [sys.executable, "-c", WATCHED.format(end=end)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"here\n"
+        parent.terminate()
+        assert parent.wait(60) == 143
+
+
+def test_each_process_of_torchrun_needs_its_own_libraries(monkeypatch, capfd):
+    import begin
+
+    monkeypatch.setattr(begin, "memory_left", lambda: (1200 * MIB, 1100 * MIB))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    begin._warn_of_limit()
+    assert "about 1 GiB in each process" in capfd.readouterr().err

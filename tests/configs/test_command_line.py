@@ -180,6 +180,35 @@ def test_a_preset_that_begins_with_nothing_usable_is_refused(tmp_path, text, mes
         load_preset(str(path))
 
 
+def test_presets_that_begin_with_each_other_by_other_names_are_seen(tmp_path):
+    (tmp_path / "own").mkdir()
+    path = tmp_path / "own" / "mine.yaml"
+    path.write_text("begins_with: ../own/mine.yaml\n")
+    with pytest.raises(ConfigError, match="begin with each other") as error:
+        load_preset(str(path))
+    assert len(str(error.value)) < 4 * len(str(path)) + 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"iterations: {'9' * 400}", f"iterations: 0x{'f' * 4000}", f"iterations: 1{':59' * 300}",
+     f"seed: 0x{'f' * 40_000}", f"batch_size: 0x{'f' * 4000}", f"test_iterations: [{2**63}]"],
+    ids=["nines", "hexadecimal", "base 60", "seed", "batch", "in a list"],
+)  # fmt: skip
+def test_whole_numbers_without_end_are_refused_in_a_line(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{text}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: .*expected a whole number below 2\^63") as error:
+        load_preset(str(path))
+    assert len(str(error.value)) < len(str(path)) + 200
+
+
+@pytest.mark.parametrize("option", ["--iterations", "--batch_size", "--seed"])
+def test_so_are_those_of_the_command_line(option):
+    with pytest.raises(ConfigError, match=rf"{option[2:]}: expected .*(below 2\^63|got 9)"):
+        parse("--config", "quick", option, "9" * 400)
+
+
 @pytest.mark.parametrize("text", ["few_views: 3\n", "few_views:\n  loss:\n    typo: 1\n"])
 def test_a_mistake_in_that_section_is_said_for_any_number_of_views(text, tmp_path):
     mine = tmp_path / "mine.yaml"

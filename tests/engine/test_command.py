@@ -199,3 +199,15 @@ run_command(lambda: os.kill(os.getpid(), signal.{number}))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == code and ended.stderr.startswith("stopped"), ended
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_after_the_work_is_done_changes_nothing(number):
+    program = f"""
+import atexit, os, signal
+from engine import run_command
+atexit.register(lambda: os.kill(os.getpid(), signal.{number}))
+run_command(lambda: 0)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
