@@ -128,7 +128,7 @@ ODD = {
         _of_means(lambda means: torch.zeros(1, 1).expand(len(means), 3)),
         "means: exp_avg: expected a dense",
     ),
-    "updates without end": (_moments(step=torch.tensor(math.nan)), "means: step: expected a number"),
+    "updates without end": (_moments(step=torch.tensor(math.nan)), "means: step: expected finite numbers"),
     "sparse Gaussians": (
         lambda c: c["gaussians"].update(quats=torch.zeros(N, 4).to_sparse()),
         "gaussians: quats",
