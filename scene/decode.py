@@ -20,6 +20,11 @@ Pixels = NDArray[np.uint8]
 MOST_PIXELS = 1 << 28
 """Of one image: 268 million, more than any camera takes. A file that promises more is meant ill."""
 _PNG = b"\x89PNG\r\n\x1a\n"
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Kinds of a JPEG's marker that begins a frame, with its size (ITU T.81, table B.1)."""
+_BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9), 0xFF))
+"""Kinds without a segment; the other ones say how long theirs is."""
+_MOST_SEGMENTS = 10_000
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
@@ -90,14 +95,50 @@ def _decode(path: Path) -> Pixels:
 
 
 def too_many_pixels(data: bytes) -> str:
-    """What is wrong with the size that a PNG promises, before any of it is unpacked; empty if nothing is.
+    """What is wrong with the size that a PNG, JPEG or BMP promises, before any of it is unpacked; or nothing.
 
-    A few megabytes of this format can hold gigabytes of one colour.
+    A few megabytes of these can hold gigabytes of one colour, or promise them.
     """
-    if not data.startswith(_PNG) or len(data) < 24:
+    try:
+        width, height = _promised(data)
+    except (
+        struct.error,
+        ValueError,
+        IndexError,
+    ):  # too short for what it should say; its decoder will refuse it
         return ""
-    width, height = struct.unpack_from(">2I", data, 16)
     return f"promises {width}x{height} pixels, which no camera takes" if width * height > MOST_PIXELS else ""
+
+
+def _promised(data: bytes) -> tuple[int, int]:
+    """Width and height in the header of a PNG, JPEG or BMP; of others 0.
+
+    Raises:
+        struct.error, ValueError, IndexError: the header is cut short.
+    """
+    if data.startswith(_PNG):
+        width, height = struct.unpack_from(">2I", data, 16)
+    elif data.startswith(b"BM"):
+        old = struct.unpack_from("<I", data, 14)[0] == 12  # OS/2's header, with smaller numbers
+        width, height = struct.unpack_from("<2H" if old else "<2i", data, 18)
+    elif data.startswith(b"\xff\xd8"):
+        height, width = struct.unpack_from(">2H", data, _frame_of(data) + 4)
+    else:
+        width = height = 0
+    return abs(width), abs(height)
+
+
+def _frame_of(data: bytes) -> int:
+    """Where a JPEG's marker says which kind of frame it has."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        at = data.index(b"\xff", at) + 1
+        kind = data[at]
+        if kind in _FRAMES:
+            return at
+        if kind not in _BARE:
+            at += 1 + struct.unpack_from(">H", data, at + 1)[0]
+    raise ValueError("no frame")
 
 
 def _cut_short(data: bytes) -> bool:

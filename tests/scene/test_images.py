@@ -131,6 +131,35 @@ def test_a_cut_photograph_with_a_whole_thumbnail_is_refused(tmp_path):
         read_image(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("kind", [".jpg", ".bmp", "progressive"])
+def test_other_files_that_promise_so_many_pixels_are_refused_too(tmp_path, kind):
+    picture = io.BytesIO()
+    name = {".bmp": "BMP"}.get(kind, "JPEG")
+    more = {"progressive": True, "exif": b"Exif\0\0\xff\xc0" + b"x" * 300} if kind == "progressive" else {}
+    PilImage.fromarray(_colour(4, 6)).save(picture, name, **more)
+    data = bytearray(picture.getvalue())
+    place, packing = (18, "<2i") if kind == ".bmp" else (_size_in_jpeg(data), ">2H")
+    assert sorted(struct.unpack_from(packing, data, place)) == [4, 6]
+    (tmp_path / "a.png").write_bytes(data)
+    assert read_image(tmp_path / "a.png")[0].shape == (4, 6, 3)
+    struct.pack_into(packing, data, place, 20_000, 20_000)
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(SceneError, match=r"a\.png: promises 20000x20000 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+def _size_in_jpeg(data: bytearray) -> int:
+    """Where a small JPEG without a thumbnail says how large it is: after the last of its frame's markers."""
+    return max(data.rfind(b"\xff\xc0\0\x11"), data.rfind(b"\xff\xc2\0\x11")) + 5
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff", b"\xff" * 100_000, b"\xff\xe1\xff", b"\xff\xc0\0"])
+def test_a_jpeg_without_a_frame_is_no_image(tmp_path, end):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8" + end)
+    with pytest.raises(SceneError, match=r"a\.jpg: (the image file is cut short|not a readable image)"):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_a_png_that_promises_more_pixels_than_any_camera_takes_is_refused(tmp_path):
     data = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes())
     data[16:24] = struct.pack(">2I", 20_000, 20_000)
