@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from depth_priors.prior import Frame, Kind
 from errors import UserError
-from scene.decode import too_many_pixels
+from scene.decode import cut_short, too_many_pixels
 
 COLMAP_SUFFIXES = (".geometric.bin", ".photometric.bin")
 SUFFIXES = (".npz", ".npy", ".png", ".pfm", ".tif", ".tiff", *COLMAP_SUFFIXES)
@@ -173,6 +173,8 @@ def _read_image(path: Path) -> NDArray:
     content = path.read_bytes()
     if promise := too_many_pixels(content):
         raise ValueError(promise)
+    if cut_short(content):
+        raise ValueError("it is cut short")
     data = np.frombuffer(content, np.uint8)  # cv2.imread cannot open every path on every system
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None:

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from scene.decode import cut_short
+
 PATTERN = "events.out.tfevents.*"
 _HEADER = struct.Struct(
     "<QI"
@@ -114,7 +116,7 @@ def stems_of(events: Events, before: str, after: str) -> list[str]:
 
 def decoded(content: bytes) -> NDArray[np.uint8] | None:
     """Decodes a picture file's content to [H, W, 3] RGB; None if it is none, or too small to be seen."""
-    if not content:
+    if not content or cut_short(content):
         return None
     try:
         width, height = Image.open(io.BytesIO(content)).size  # of its header; nothing is decoded yet

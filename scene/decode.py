@@ -76,7 +76,7 @@ def _decode(path: Path) -> Pixels:
         raise SceneError(f"{path}: the image file is empty; copy it again")
     if promise := too_many_pixels(data):
         raise SceneError(f"{path}: {promise}; copy it again, or scale it down")
-    if _cut_short(data):
+    if cut_short(data):
         raise SceneError(f"{path}: the image file is cut short; copy it again")
     try:
         flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
@@ -141,8 +141,11 @@ def _frame_of(data: bytes) -> int:
     raise ValueError("no frame")
 
 
-def _cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end. Decoders fill the missing part with grey and say nothing."""
+def cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end. Decoders fill the missing part with grey and say nothing.
+
+    OpenCV also takes the room that a PNG's piece says it needs before it looks whether there is so much.
+    """
     if data.startswith(_PNG):
         return _png_cut_short(data)
     return data.startswith(b"\xff\xd8") and _jpeg_cut_short(data)

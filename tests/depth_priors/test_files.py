@@ -172,6 +172,20 @@ def test_unreadable_files_are_named(tmp_path, name, content):
         _one(tmp_path)
 
 
+def _large_piece(data: bytes) -> bytes:
+    """A PNG whose picture says that it takes 1.1 GB: OpenCV makes room for that before it reads."""
+    at = data.index(b"IDAT") - 4
+    return data[:at] + struct.pack(">I", 0x4000_01CD) + data[at + 4 :]
+
+
+def test_a_png_whose_piece_is_larger_than_the_file_is_cut_short(tmp_path, monkeypatch):
+    good = cv2.imencode(".png", np.full((HEIGHT, WIDTH), 9, np.uint8))[1].tobytes()
+    (tmp_path / "a.png").write_bytes(_large_piece(good))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises(UserError, match=r"a\.png: cannot read the map \(it is cut short\)"):
+        _one(tmp_path)
+
+
 def test_arrays_that_are_no_map_are_refused_and_nothing_is_unpickled(tmp_path):
     for array in (
         np.ones((HEIGHT, WIDTH, 5)),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from typing import cast
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine import Tracker
@@ -113,3 +118,14 @@ def test_something_that_is_no_events_file_is_noted(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\xff" * 64])
 def test_no_picture_decodes_to_none(content):
     assert decoded(content) is None
+
+
+def test_pictures_that_would_take_a_gigabyte_are_none(monkeypatch):
+    good = cv2.imencode(".png", np.full((4, 4, 3), 9, np.uint8))[1].tobytes()
+    at = good.index(b"IDAT") - 4
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was unpacked"))
+    assert decoded(good[:at] + struct.pack(">I", 0x4000_01CD) + good[at + 4 :]) is None
+    header = good[12:16] + struct.pack(">2I", 9_000, 9_000) + good[24:29]
+    large = good[:12] + header + struct.pack(">I", zlib.crc32(header)) + good[33:]
+    assert Image.open(io.BytesIO(large)).size == (9_000, 9_000)
+    assert decoded(large) is None
