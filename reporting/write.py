@@ -68,7 +68,8 @@ def write_page(folder: Path) -> Path:
         training=training,
         has_priors=any(tag.startswith(("prior/", "confidence/")) for tag in run.events.pictures),
         psnr=psnr,
-        typical_error=None if psnr is None else 100 * 10 ** (-psnr / 20),
+        # Below 0 dB there is no picture between 0 and 1: somebody has changed the figures.
+        typical_error=None if psnr is None or psnr < 0 else 100 * 10 ** (-psnr / 20),
         more_training=more_training,
         worth_knowing=[*(views.notes if views else ()), *worth_knowing(run)],
         options=compare(run),

@@ -303,6 +303,15 @@ def test_a_summary_that_lacks_keys_or_holds_nonsense_is_no_failure(run, summary)
         assert page.tiles()["Time"] == "138:53" and "111 h 06 min of it for teachers" in page.text
 
 
+@pytest.mark.parametrize("value", [-1e6, -1e308, 1e308])
+def test_a_psnr_that_no_picture_has_is_no_failure(run, value):
+    results = json.loads((run / "results.json").read_text())
+    for scores in results.values():
+        scores["PSNR"] = value
+    (run / "results.json").write_text(json.dumps(results))
+    assert "dB are" not in page_of(run).text or value > 0
+
+
 def test_an_older_version_s_options_are_shown_as_they_are(run):
     options = yaml.safe_load((run / "config.yaml").read_text())
     del options["pseudo"], options["densify"]["start"]
