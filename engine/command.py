@@ -160,9 +160,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         sys.stderr.flush()
     except OSError:  # python would try again while it ends, and take that for how the command ended
         os._exit(code)
-    if (
-        _AT_ONCE or code >= 128
-    ):  # of a signal: the next one would end python while it cleans up, in its own way
+    if _AT_ONCE or code >= 128:  # of a signal: another one would end python in its own way while it cleans up
         os._exit(code)
     if threading.current_thread() is threading.main_thread():  # all is done: what is left is python's own
         for number in (signal.SIGINT, signal.SIGTERM):

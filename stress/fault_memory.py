@@ -12,7 +12,7 @@ from pathlib import Path
 from engine import latest_checkpoint
 from stress.fault_bench import Bench, Row
 from stress.fault_groups import limited_group
-from stress.fault_runs import damage_done, misses, run, unlike
+from stress.fault_runs import Ended, damage_done, misses, run, unlike
 
 OUT_OF_MEMORY = 3
 GROWING = (
@@ -30,15 +30,21 @@ def in_group(bench: Bench, group: Path | None, row: Row) -> None:
     output = bench.folder("memory")
     # So many that any of these limits is met: the model alone takes 1.4 KB a Gaussian.
     ended = run([*bench.options(output), *GROWING, "--iterations", "20000"], group=group)
+    if not _goes_on(ended, output, row):
+        row.lost.append("no checkpoint is left")
+
+
+def _goes_on(ended: Ended, output: Path, row: Row) -> bool:
+    """Judges the end of a training that grew, and goes on for two iterations; False without a checkpoint."""
     row.lost += misses(ended, OUT_OF_MEMORY, SAID)
     row.lost += damage_done(output)
     row.facts["said"] = [line for line in ended.stderr.splitlines() if "out of memory" in line]
     last = latest_checkpoint(output / "checkpoints")
     if last is None:
-        row.lost.append("no checkpoint is left")
-        return
+        return False
     length = int(last.stem.rpartition("_")[2]) + 2
     row.lost += misses(run(["train.py", "-m", output, "--resume", "--iterations", str(length)]), 0)
+    return True
 
 
 def memory(bench: Bench) -> None:
@@ -55,15 +61,7 @@ def memory(bench: Bench) -> None:
             options = [*bench.options(output), *GROWING, "--iterations", str(max(600, bench.iterations))]
             plan = {"fault": "memory", "mib": mib, "at": 1, "under": str(output), "match": "*/events.out*"}
             ended = run(options, fault=plan)
-            row.lost += misses(ended, OUT_OF_MEMORY, SAID)
-            row.lost += damage_done(output)
-            row.facts["said"] = [line for line in ended.stderr.splitlines() if "out of memory" in line]
-            last = latest_checkpoint(output / "checkpoints")
-            if last is not None:  # two more iterations, with the memory that there was before
-                length = int(last.stem.rpartition("_")[2]) + 2
-                row.lost += misses(
-                    run(["train.py", "-m", output, "--resume", "--iterations", str(length)]), 0
-                )
+            _goes_on(ended, output, row)  # with the memory that there was before
     with bench.case("memory", "enough of it, though little") as row:
         output = bench.folder("memory")
         plan = {"fault": "memory", "mib": 512, "at": 1, "under": str(output), "match": "*/events.out*"}

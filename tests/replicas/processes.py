@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,3 +46,10 @@ def end(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, str]
 def run(count: int, argv: Sequence[str]) -> list[tuple[int, str, str]]:
     """`start` and `end`."""
     return end(start(count, argv))
+
+
+def wait_for_checkpoint(output: Path) -> None:
+    """Returns when a run has written its first checkpoint, or after the usual patience."""
+    until = time.monotonic() + PATIENCE_S
+    while not list(output.glob("checkpoints/iteration_*.pt")) and time.monotonic() < until:
+        time.sleep(0.01)

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 import torch
 
 from engine import load_checkpoint
-from tests.replicas.processes import PATIENCE_S, ROOT, end, run, start
+from tests.replicas.processes import PATIENCE_S, ROOT, end, run, start, wait_for_checkpoint
 
 HERE = Path(__file__).resolve().parent
 OPTIONS = [
@@ -134,9 +133,7 @@ def test_where_a_process_dies_the_others_end_and_resuming_loses_nothing(
 ):
     output = tmp_path / "two"
     processes = start(2, argv(small_scene, output, *INTERRUPTED))
-    until = time.monotonic() + PATIENCE_S
-    while not list(output.glob("checkpoints/iteration_*.pt")) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for_checkpoint(output)
     processes[victim].kill()
     ended = end(processes)
     assert ended[victim][0] == -signal.SIGKILL
@@ -151,9 +148,7 @@ def test_where_a_process_dies_the_others_end_and_resuming_loses_nothing(
 def test_a_signal_to_one_process_stops_all_after_the_same_iteration(small_scene, tmp_path, uninterrupted):
     output = tmp_path / "two"
     processes = start(2, argv(small_scene, output, *INTERRUPTED))
-    until = time.monotonic() + PATIENCE_S
-    while not list(output.glob("checkpoints/iteration_*.pt")) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for_checkpoint(output)
     os.kill(processes[1].pid, signal.SIGTERM)
     ended = end(processes)
     assert [code for code, _, _ in ended] == [143, 143], ended

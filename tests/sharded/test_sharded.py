@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from engine import latest_checkpoint, load_checkpoint
 from gaussian_model import load_ply
 from reporting.events import read_events
-from tests.replicas.processes import PATIENCE_S, ROOT, end, run, start
+from tests.replicas.processes import PATIENCE_S, ROOT, end, run, start, wait_for_checkpoint
 
 pytest.importorskip("gsplat")
 CHILD = Path(__file__).with_name("child.py")
@@ -234,9 +233,7 @@ def test_where_a_process_dies_the_others_end_and_the_checkpoint_is_whole(
 ) -> None:
     output = tmp_path / "out"
     processes = start(2, argv(small_scene, output, *DEFAULT, "--sharded", "--checkpoint_every", "1"))
-    until = time.monotonic() + PATIENCE_S
-    while not list(output.glob("checkpoints/iteration_*.pt")) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for_checkpoint(output)
     processes[1].kill()
     ended = end(processes)
     assert ended[1][0] == -signal.SIGKILL
@@ -252,9 +249,7 @@ def test_a_signal_to_one_process_stops_all_with_the_whole_model_in_one_checkpoin
 ) -> None:
     output = tmp_path / "out"
     processes = start(2, argv(small_scene, output, *DEFAULT, "--sharded", "--iterations", "100000"))
-    until = time.monotonic() + PATIENCE_S
-    while not list(output.glob("checkpoints/iteration_*.pt")) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for_checkpoint(output)
     os.kill(processes[1].pid, signal.SIGTERM)
     ended = end(processes)
     assert [code for code, _, _ in ended] == [143, 143], ended
