@@ -43,7 +43,7 @@ def begin() -> None:
 
 
 def _watch() -> None:
-    """Goes on in a child, and says in its place what it died of: C++ that gets no memory aborts (SIGABRT).
+    """Goes on in a child, and says in its place what it died of: C++ that gets no memory aborts, or worse.
 
     The parent ends as the child does, hands on SIGTERM, and leaves Ctrl-C to the child, which hears it too.
     """
@@ -55,7 +55,7 @@ def _watch() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code == -signal.SIGABRT:
+    if code in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
         print(
             "error: out of memory in a library, which has ended the program: raise ulimit -v; what had been "
             "saved is intact: go on with --resume",
@@ -105,7 +105,8 @@ def _warn_of_limit() -> bool:
 
 def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Says in a line what keeps the program from being loaded: a library of the system (2), memory (3)."""
-    if isinstance(error, ImportError) and error.name == "cv2":
+    lines = [line for line in _story(error) if any(known in line.lower() for known in _NO_MEMORY)]
+    if isinstance(error, ImportError) and error.name == "cv2" and not lines:
         print(
             f"error: OpenCV lacks a library of the system ({error}): install it (Debian and Ubuntu: apt "
             "install libgl1 libglib2.0-0 libxcb1), or take OpenCV without windows: pip uninstall -y "
@@ -114,7 +115,6 @@ def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType 
             flush=True,
         )
         os._exit(2)
-    lines = [line for line in str(error).splitlines() if any(known in line.lower() for known in _NO_MEMORY)]
     if not isinstance(error, MemoryError) and not lines:
         sys.__excepthook__(kind, error, trace)
         return
@@ -125,3 +125,14 @@ def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType 
         flush=True,
     )
     os._exit(3)
+
+
+def _story(error: BaseException | None) -> list[str]:
+    """The lines of an error, and of those that it came of: a library may say less than what it met itself."""
+    lines: list[str] = []
+    for _ in range(10):
+        if error is None:
+            break
+        lines += str(error).splitlines()
+        error = error.__cause__ or error.__context__
+    return lines

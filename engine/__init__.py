@@ -28,7 +28,13 @@ from engine.device import device_for
 from engine.finished import load_finished, load_iteration, saved_iterations
 from engine.finite import CameToNothing, Guard, NotFinite
 from engine.memory import peak_memory_gib
-from engine.output import OutputError, OutputFolder, claim_output, not_through_a_link
+from engine.output import (
+    OutputError,
+    OutputFolder,
+    claim_output,
+    not_through_a_link,
+    replaced_output,
+)
 from engine.schedule import is_due
 from engine.seeding import generators_kept, seed_everything
 from engine.state import TrainingState
@@ -64,6 +70,7 @@ __all__ = [
     "not_through_a_link",
     "peak_memory_gib",
     "prune_checkpoints",
+    "replaced_output",
     "restore",
     "run_command",
     "save_checkpoint",

@@ -12,7 +12,7 @@ import errno
 import glob
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -51,6 +51,11 @@ _LEFTOVERS = sorted(
 _EXPORTED = (".html", ".spz", ".splat", ".compressed.ply", ".ply")  # export/NAME.*, NAME being the run's
 _RUN = (
     *("config.yaml", "checkpoints/iteration_*.pt", "events.out.tfevents.*", "point_cloud/iteration_*"),
+    "teachers/teacher_*.ply",
+)
+_TAKEN_FOR_OWN = (
+    "checkpoints/iteration_*.pt",
+    "point_cloud/iteration_*/point_cloud.ply",
     "teachers/teacher_*.ply",
 )
 _log = logging.getLogger(__name__)
@@ -115,6 +120,19 @@ class OutputFolder:
         """Says whether a run has written here."""
         return any(next(self.path.glob(pattern), None) is not None for pattern in _RUN)
 
+    def is_in_use(self) -> bool:
+        """Says whether a run is working here; False where the system cannot tell."""
+        try:
+            import fcntl
+
+            with open(self.path / _LOCK, encoding="utf-8", opener=not_through_a_link) as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, OSError):  # not a POSIX system; no run, or no locks there
+            pass
+        return False
+
     def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
         """Refuses a folder that cannot be used as asked. Changes nothing.
 
@@ -137,11 +155,21 @@ class OutputFolder:
                 f"{self.path}: holds another run: go on with it by --resume, replace it by --overwrite, or "
                 "choose another -m."
             )
+        elif overwrite and (kept := self._behind_link()) is not None:
+            raise OutputError(
+                f"{kept}: lies behind a link to another place, where --overwrite removes nothing, and would "
+                "be taken for a part of the new run: empty that folder, or choose another -m."
+            )
         elif overwrite and self.holds_run() and not self._is_ours():
             raise OutputError(
                 f"{self.path}: --overwrite only replaces runs of this program, and this folder holds "
                 "something else (another tool's run?): nothing was removed; choose another -m."
             )
+
+    def _behind_link(self) -> Path | None:
+        """A run's model or checkpoint that `clear` would leave, and the next run would take for its own."""
+        found = (path for pattern in _TAKEN_FOR_OWN for path in sorted(self.path.glob(pattern)))
+        return next((path for path in found if path.is_file() and _through_link(path, self.path)), None)
 
     def _is_ours(self) -> bool:
         """Says whether the lock's mark or a configuration written by us is here."""
@@ -164,8 +192,11 @@ class OutputFolder:
                 if ours and not (number.isdecimal() and _is_alive(int(number))):
                     path.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Removes the files of a run, by name, and folders left empty; all else stays and is reported."""
+    def clear(self, *, keep: Sequence[str] = ()) -> None:
+        """Removes the files of a run, by name, and folders left empty; all else stays and is reported.
+
+        `keep`: names in the folder that need no report.
+        """
         name = glob.escape(self.path.resolve().name)
         own = (*_OWN, *(f"export/{name}{ending}" for ending in _EXPORTED))
         for pattern in (*own, *_LEFTOVERS):
@@ -174,7 +205,7 @@ class OutputFolder:
                     path.unlink()
         for folder in ("point_cloud", "checkpoints", "teachers", "test", "train", "video", "export"):
             _remove_empty(self.path / folder)
-        left = sorted(path.name for path in self.path.iterdir() if path.name != _LOCK)
+        left = sorted(path.name for path in self.path.iterdir() if path.name not in (_LOCK, *keep))
         if left:
             _log.warning("%s: left in place, not written by a run: %s", self.path, ", ".join(left[:5]))
 
@@ -188,6 +219,22 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
 
     Raises:
         OutputError: as `OutputFolder.check`; or another process works in the folder; or it is not writable.
+    """
+    with replaced_output(path, resume=resume, overwrite=overwrite) as output:
+        try:
+            yield output
+        except BaseException as error:
+            add_facts(error, output=path)
+            raise
+
+
+@contextlib.contextmanager
+def replaced_output(
+    path: Path, *, resume: bool = False, overwrite: bool = True, keep: Sequence[str] = ()
+) -> Iterator[OutputFolder]:
+    """As `claim_output`, for what writes a run's files without being a training that could be resumed.
+
+    `keep`: see `OutputFolder.clear`.
     """
     output = OutputFolder(path)
     output.check(resume=resume, overwrite=overwrite)
@@ -207,12 +254,8 @@ def claim_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
         output.check(resume=resume, overwrite=overwrite)  # another run may have ended between check and lock
         output.remove_leftovers()
         if overwrite:
-            output.clear()
-        try:
-            yield output
-        except BaseException as error:
-            add_facts(error, output=path)
-            raise
+            output.clear(keep=keep)
+        yield output
 
 
 def not_through_a_link(path: str, flags: int) -> int:

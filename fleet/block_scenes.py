@@ -27,6 +27,9 @@ from scene.colmap_check import check_model
 from scene.split import split_frames, visible_points
 
 FORMAT = 1
+PLACE = "blocks"
+"""The folder in OUTPUT that holds all but the merged model."""
+_BLOCK = re.compile(r"block_\d+_\d+")
 _NAME = re.compile(r"\w+")  # of a cell
 LEAST_CAMERAS = 3
 """Of a block: fewer do not make a scene."""
@@ -94,17 +97,42 @@ def write_partition(scene: Path, place: Path, wish: Wish) -> Partition:
                 f"cameras, {own} of them in its cell: expected at least {LEAST_CAMERAS}: ask for fewer blocks"
             )
     scenes = place / "scenes"
-    if scenes.is_dir():
-        shutil.rmtree(scenes)
+    _remove_blocks(scenes)
     for block in blocks:
         folder = scenes / block.cell.name
         (folder / "sparse" / "0").mkdir(parents=True)
         source.write(block, folder / "sparse" / "0")
-        _link(scene, folder, place)
+        _link(scene, folder, place, wish.images)
     sizes = {block.cell.name: (len(block.cameras), len(block.points)) for block in blocks}
     made = Partition(plane, tuple(cells), digest, len(source.centres), len(source.xyz), sizes)
     write_bytes(record, (json.dumps(_plain(made, scene, wish), indent=1) + "\n").encode())
     return made
+
+
+def _remove_blocks(scenes: Path) -> None:
+    """Removes the blocks of an earlier partition, and nothing that is none.
+
+    Raises:
+        UserError: there is something else.
+    """
+    if scenes.is_symlink():
+        raise UserError(f"{scenes}: expected a folder, got a link to one: remove it, or choose another -o")
+    found = sorted(scenes.iterdir()) if scenes.is_dir() else []
+    for path in found:
+        if not _is_block(path):
+            raise UserError(
+                f"{path}: expected nothing in this folder but blocks of an earlier call, which are replaced: "
+                "move it away, or choose another -o"
+            )
+    for path in found:
+        shutil.rmtree(path)
+
+
+def _is_block(path: Path) -> bool:
+    """Whether it is what `write_partition` makes: a model and links, whole or in part."""
+    if path.is_symlink() or not path.is_dir() or not _BLOCK.fullmatch(path.name):
+        return False
+    return all(one.is_symlink() or one.name in ("sparse", MADE) for one in path.iterdir())
 
 
 def read_partition(place: Path) -> Partition:
@@ -185,14 +213,18 @@ def _digest(scene: Path, place: Path, wish: Wish) -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
-def _link(scene: Path, folder: Path, place: Path) -> None:
+def _link(scene: Path, folder: Path, place: Path, images: str) -> None:
     """Gives a block the scene's folders of photographs, masks and depth: links, relative to the block.
 
-    Not the folder that the blocks lie in, should it be one of the scene's.
+    Not the folder that the blocks lie in, should it be one of the scene's. `images` is the photographs', if
+    it is said.
     """
     inside = place.resolve().parents
+    wanted = Path(images).parts[:1]
     for path in sorted(scene.iterdir()):
-        if path.name.startswith((".", "sparse")) or path.name == MADE or path.resolve() in inside:
+        if path.name in (MADE, "sparse") or path.name.startswith(".") or path.resolve() in inside:
+            continue
+        if path.name.startswith("sparse") and path.name not in wanted:
             continue
         if path.is_dir():
             (folder / path.name).symlink_to(os.path.relpath(path.resolve(), folder.resolve()))

@@ -14,6 +14,7 @@ blocks are cropped to their cells and joined, and the result is measured. What i
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -28,8 +29,8 @@ from configs import choose_preset, parse_command_line
 from engine import OutputFolder, run_command
 from errors import UserError
 from fleet import many
-from fleet.block_scenes import Partition, Wish, check_partition, read_partition, write_partition
-from fleet.folder import FleetFolder
+from fleet.block_scenes import PLACE, Partition, Wish, check_partition, read_partition, write_partition
+from fleet.folder import NOT_OURS, FleetFolder
 from fleet.judging import judge, table
 from fleet.merging import write_merged
 from fleet.options import OF_THE_FLEET, absolute, meaning, split_options
@@ -90,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     wish, words = _check(options)
     scene, output = absolute(options.scene), OutputFolder(absolute(options.output))
-    place = output.path / "blocks"
+    if output.path.resolve() == scene.resolve():
+        raise UserError(f"-o {options.output}: expected another folder than the scene's: choose one in it")
+    place = output.path / PLACE
     wanted = {options.stage} if options.stage != "all" else {"partition", "train", "merge", "evaluate"}
     if "partition" in wanted:
         _make(place)
@@ -123,7 +126,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "merge" in wanted:
         _check_trained(place, runs, words)
         iteration, merged = write_merged(
-            scene, output, partition, runs, held_out=options.eval, record=place / "merged.json"
+            scene,
+            output,
+            partition,
+            runs,
+            held_out=options.eval,
+            said=meaning(words),
+            record=place / "merged.json",
         )
         print(f"{len(merged):,} Gaussians: {output.point_cloud(iteration)}")
     if "evaluate" in wanted and (options.eval or options.stage == "evaluate"):
@@ -131,8 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             set_threads(options.threads)
         against = None if options.against is None else absolute(options.against)
         record = place / "merged.json"
-        if not record.is_file():
-            raise UserError(f"{record}: no such file: put the blocks together first (--stage merge)")
+        _check_merged(record, words)
         print(table(judge(output, against, record, quiet=options.quiet)))
     return 0
 
@@ -175,6 +183,11 @@ def _check(options: Options) -> tuple[Wish, tuple[str, ...]]:
         raise UserError("--against: it has no effect without --eval: add that, or leave it out")
     words = split_options(options.train, _TAKEN)
     views = parse_command_line(["-s", str(options.scene), *words]).config.scene
+    if not Path(views.images).is_absolute() and ".." in Path(views.images).parts:
+        raise UserError(
+            f"--train: --images {views.images}: expected a folder in the scene, which each block gets a link "
+            "to, or an absolute path: change it"
+        )
     wish = Wish(
         int(size[1]),
         int(size[2]),
@@ -209,6 +222,27 @@ def _check_trained(place: Path, runs: FleetFolder, words: tuple[str, ...]) -> No
             f"{runs.path}: expected {len(jobs)} blocks trained with these options, {', '.join(left[:5])}"
             f"{' and others' if len(left) > 5 else ''} {'is' if len(left) == 1 else 'are'} not: call "
             "the same command with --stage train"
+        )
+
+
+def _check_merged(record: Path, words: tuple[str, ...]) -> None:
+    """Refuses to measure what is not there, or was trained otherwise.
+
+    Raises:
+        UserError: names the record.
+    """
+    if not record.is_file():
+        raise UserError(f"{record}: no such file: put the blocks together first (--stage merge)")
+    try:
+        said = json.loads(record.read_bytes())["options"]
+    except NOT_OURS as error:
+        raise UserError(
+            f"{record}: expected a merged model's record ({error}): --stage merge makes it anew"
+        ) from error
+    if said != meaning(words):
+        raise UserError(
+            f"{record.parent}: the merged model has other --train than are given now: give the same to each "
+            "--stage, or begin again with --stage train"
         )
 
 

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from atomic import write_bytes
-from engine import DISK_FULL, OutputFolder, not_through_a_link
+from engine import DISK_FULL, OutputFolder, latest_checkpoint, not_through_a_link
 from errors import UserError
 from fleet.scenes import Job
 
 FORMAT = 1
+ELSEWHERE = "another call is training it"
+"""The error of a scene that has none."""
 NOT_OURS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading a JSON file of ours raises where somebody has changed it."""
 _LOCK = ".fleet.lock"
@@ -45,6 +47,8 @@ class Outcome:
         ssim: theirs.
         gaussians: how many.
         peak_memory_gib: of the last process.
+        replaces: what `FleetFolder.begun` said when this training was to begin: while it still says so, the
+            folder holds what was there before, with another digest.
     """
 
     status: Status = "waiting"
@@ -57,6 +61,7 @@ class Outcome:
     ssim: float | None = None
     gaussians: int | None = None
     peak_memory_gib: float | None = None
+    replaces: str = ""
 
     def line(self, name: str, log: Path) -> str:
         """For the user."""
@@ -64,7 +69,7 @@ class Outcome:
             times = f" after {self.attempts} attempts" if self.attempts > 1 else ""
             return f"{name}: failed{times}: {self.error} (log: {log})"
         if self.status != "done":
-            return f"{name}: {self.status}"
+            return f"{name}: {self.error if self.error == ELSEWHERE else self.status}"
         words = []
         if self.psnr is not None and self.ssim is not None:
             words.append(f"{self.psnr:.2f} dB, SSIM {self.ssim:.4f}")
@@ -85,6 +90,23 @@ class FleetFolder:
     def run(self, name: str) -> OutputFolder:
         """The folder that train.py gets by -m."""
         return OutputFolder(self.path / name)
+
+    def begun(self, name: str) -> str:
+        """Tells one run in a scene's folder from the next: the time of its configuration; empty without one.
+
+        A run writes that once it has removed the one before, and before its first checkpoint.
+        """
+        try:
+            return str(self.run(name).config.stat().st_mtime_ns)
+        except OSError:
+            return ""
+
+    def can_go_on(self, name: str, known: Outcome) -> bool:
+        """Whether the scene's folder holds a checkpoint of the run that `known` tells of."""
+        begun = self.begun(name)
+        return begun not in ("", known.replaces) and (
+            latest_checkpoint(self.run(name).checkpoints) is not None
+        )
 
     def log(self, name: str) -> Path:
         """What a scene's trainings said."""
@@ -109,6 +131,10 @@ class FleetFolder:
             raise UserError(
                 f"{self.path}: expected a folder to write to ({error.strerror}): choose another -o"
             ) from error
+
+    def knows(self, name: str) -> bool:
+        """Whether something is noted about a scene of this name."""
+        return self._record(name).is_file()
 
     def outcome(self, name: str) -> Outcome | None:
         """What became of a scene; None where nothing has.
@@ -161,6 +187,11 @@ class FleetFolder:
             and (outcome.status, outcome.digest) == ("done", digest)
             and next(run.path.glob("point_cloud/iteration_*/point_cloud.ply"), None) is not None
         )
+
+    def is_kept(self, job: Job) -> bool:
+        """Whether a scene that has gone was trained to its end, and its model is there."""
+        outcome = self.outcome_or_why_not(job.name)
+        return not job.scene.exists() and outcome is not None and self.is_done(job, outcome.digest)
 
     def measured(self, name: str, outcome: Outcome) -> Outcome:
         """The outcome with the figures that a finished run has written."""
@@ -237,8 +268,9 @@ def _check(outcome: Outcome) -> None:
         value = getattr(outcome, name)
         if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
             raise ValueError(f"{name} {value!r}")
-    if not (isinstance(outcome.digest, str) and isinstance(outcome.error, str)):
-        raise ValueError("digest or error is no text")
+    for name in ("digest", "error", "replaces"):
+        if not isinstance(getattr(outcome, name), str):
+            raise ValueError(f"{name} is no text")
     if not (isinstance(outcome.attempts, int) and isinstance(outcome.seconds, (int, float))):
         raise ValueError("attempts or seconds is no number")
     if not math.isfinite(outcome.seconds):

@@ -87,7 +87,14 @@ def run(options: Options) -> int:
     _check(options)
     words = split_options(options.train)
     folder = FleetFolder(absolute(options.output))
-    jobs = find_jobs(options.scenes, words, meaning(words), folder.path)
+    of_a_list = options.only is not None  # its other tasks have begun: a scene that has gone fails alone
+    jobs = find_jobs(
+        options.scenes,
+        words,
+        meaning(words),
+        folder.path,
+        gone=lambda name: of_a_list or folder.knows(name),
+    )
     folder.make()
     if options.status:
         return say_status(jobs, folder)
@@ -131,7 +138,7 @@ def train_all(
     *,
     table: bool,
 ) -> list[str]:
-    """Trains, with a line for each scene as it ends; returns the names of those that have failed."""
+    """Trains, with a line for each scene as it ends; returns the names of those that are not done."""
     outcomes: dict[str, Outcome] = {}
     before = {job.name: folder.outcome_or_why_not(job.name) for job in jobs}
     next_table = time.monotonic() + _TABLE_EVERY_S
@@ -159,7 +166,7 @@ def train_all(
                     job.name: folder.outcome_or_why_not(job.name) for job in jobs if job.name not in outcomes
                 }
                 folder.write_table(jobs, {**left, **outcomes})
-    failed = [name for name, outcome in outcomes.items() if outcome.status == "failed"]
+    failed = [name for name, outcome in outcomes.items() if outcome.status != "done"]
     print(_sum(outcomes, before, folder if table else None))
     return failed
 
@@ -183,8 +190,8 @@ def say_status(jobs: Sequence[Job], folder: FleetFolder) -> int:
 def _is_current(folder: FleetFolder, job: Job) -> bool:
     try:
         return folder.is_done(job, job.digest())
-    except OSError:  # the scene has gone; its model has not
-        return False
+    except OSError:
+        return folder.is_kept(job)
 
 
 def _sum(
@@ -195,8 +202,10 @@ def _sum(
     words = [f"{len(done)} scene{'' if len(done) == 1 else 's'} done"]
     if already := sum(before[name] == outcome for name, outcome in done.items()):
         words[0] += f" ({already} before)"
-    if failed := len(outcomes) - len(done):
+    if failed := sum(outcome.status == "failed" for outcome in outcomes.values()):
         words.append(f"{failed} failed")
+    if elsewhere := len(outcomes) - len(done) - failed:
+        words.append(f"{elsewhere} being trained by another call")
     psnr = [outcome.psnr for outcome in done.values() if outcome.psnr is not None]
     if psnr:
         words.append(f"mean PSNR {sum(psnr) / len(psnr):.2f} dB")

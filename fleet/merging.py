@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from atomic import write_bytes
 from configs import Config, load_saved_config, save_config
-from engine import OutputFolder, load_finished
+from engine import OutputFolder, load_finished, replaced_output
 from errors import UserError
-from fleet.block_scenes import Partition
-from fleet.folder import FleetFolder
+from fleet.block_scenes import PLACE, Partition
+from fleet.folder import NOT_OURS, FleetFolder
 from fleet.partition import Cell, Plane
 from gaussian_model import Gaussians, save_ply
 from scene import NamedCamera, SceneConfig, read_cameras_json, write_cameras_json
@@ -40,17 +41,20 @@ def write_merged(
     runs: FleetFolder,
     *,
     held_out: bool,
+    said: str,
     record: Path,
 ) -> tuple[int, Gaussians]:
     """Crops and joins the blocks' newest Gaussians, and writes a run's folder that holds them.
 
     Args:
         scene: the whole scene.
-        output: gets point_cloud/iteration_N, cameras.json and config.yaml.
+        output: gets point_cloud/iteration_N, cameras.json and config.yaml; another merged model and what
+            was rendered and measured of it are removed.
         partition: the cells.
         runs: the blocks' runs.
         held_out: whether the scene's test views were kept from all blocks.
-        record: JSON file that gets what each block has contributed and cost.
+        said: stands for the options that the blocks were trained with.
+        record: JSON file that gets these, and what each block has contributed and cost.
 
     Returns:
         N, and the Gaussians.
@@ -82,13 +86,34 @@ def write_merged(
             )
     (iteration,) = set(iterations.values())
     merged = joined(parts)
-    save_ply(output.point_cloud(iteration), merged)
     names = [cell.name for cell in partition.cells]
-    write_cameras_json(output.cameras, cameras_of(runs, names))
-    save_config(output.config, config_of(runs, names[0], scene, output.path, held_out=held_out))
-    content = {"iteration": iteration, "gaussians": len(merged), "blocks": counts}
-    write_bytes(record, (json.dumps(content, indent=1) + "\n").encode())
+    cameras = cameras_of(runs, names)
+    config = config_of(runs, names[0], scene, output.path, held_out=held_out)
+    content = {
+        "iteration": iteration,
+        "gaussians": len(merged),
+        "partition": partition.digest,
+        "options": said,
+        "blocks": counts,
+    }
+    if output.point_cloud(iteration).is_file() and _says(record, content):
+        return iteration, merged  # what was rendered and measured of it is still true
+    with replaced_output(output.path, keep=(PLACE,)):  # and with it what was measured on an earlier model
+        record.unlink(missing_ok=True)
+        write_cameras_json(output.cameras, cameras)
+        save_config(output.config, config)
+        save_ply(output.point_cloud(iteration), merged)
+        write_bytes(record, (json.dumps(content, indent=1) + "\n").encode())
     return iteration, merged
+
+
+def _says(record: Path, content: dict[str, Any]) -> bool:
+    """Whether a record holds all of this."""
+    try:
+        known = json.loads(record.read_bytes())
+        return all(known[key] == value for key, value in content.items())
+    except NOT_OURS:
+        return False
 
 
 def cameras_of(runs: FleetFolder, names: Sequence[str]) -> list[NamedCamera]:

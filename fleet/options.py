@@ -38,19 +38,26 @@ def split_options(words: str, taken: Mapping[str, str] = OF_THE_FLEET) -> tuple[
         raise UserError(f"--train: {words!r}: {error}: mend the quotes") from error
     for word in found:
         name = word.partition("=")[0].replace("-", "_")
+        if not word.startswith("--"):
+            name = name[:2]  # -sFOLDER is -s FOLDER
         if word.startswith("-") and name in taken:
             raise UserError(f"--train: {word}: that is for {taken[name]} to say: leave it out")
         if word in ("-h", "--help"):
             raise UserError("--train: see python train.py --help for what can be said here")
     said = io.StringIO()
+    plain = parse_command_line(["-s", "."]).config
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             parsed = parse_command_line(["-s", ".", *found])
             if parsed.config.config:
                 load_preset(parsed.config.config)
+        for name in ("source_path", "model_path"):  # whatever way they were said in
+            if getattr(parsed.config, name) != getattr(plain, name):
+                raise UserError(f"{words!r} says {name}, which this command does: leave it out")
     except SystemExit as error:
         lines = [line.strip(" │╭╰─") for line in said.getvalue().splitlines()]
         told = [line for line in lines if any(c.isalnum() for c in line) and "--help" not in line]
+        told = [line for line in told if any(word and word in line for word in found)] or told
         raise UserError(f"--train: {told[-1] if told else words}: see python train.py --help") from error
     except UserError as error:
         raise UserError(f"--train: {error}") from error

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from errors import UserError
-from fleet.folder import FleetFolder, Outcome
+from fleet.folder import ELSEWHERE, FleetFolder, Outcome
 from fleet.processes import ROOT
 from fleet.running import Plan, Signals, run_jobs
 from fleet.scenes import Job
@@ -73,7 +73,7 @@ def run_on_ray(
                     known = folder.outcome_or_why_not(job.name) or Outcome()
                     outcome = replace(known, status="failed", error=lost)
                     folder.write(job, outcome)
-                if outcome.status in ("done", "failed"):
+                if outcome.status in ("done", "failed") or outcome.error == ELSEWHERE:
                     ended(job, outcome)
             if signals.count:
                 break

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from engine import Stopped, latest_checkpoint
+from engine import Stopped
 from errors import UserError
-from fleet.folder import FleetFolder, Outcome
+from fleet.folder import ELSEWHERE, FleetFolder, Outcome
 from fleet.processes import (
     cores,
     may_pass,
@@ -161,28 +161,36 @@ def _begin_next(
         queue.remove(ready)
         job = ready.job
         try:
-            digest = job.digest()
-        except OSError as error:
-            outcome = Outcome("failed", error=f"{error.filename}: {error.strerror}", exit_code=2)
-            folder.write(job, outcome)
-            ended(job, outcome)
-            continue
-        try:
             known = folder.outcome(job.name)
         except UserError as error:  # its record stays for the user to look at
             ended(job, Outcome("failed", error=str(error), exit_code=error.exit_code))
+            continue
+        try:
+            digest = job.digest()
+        except OSError as error:
+            outcome = Outcome("failed", error=f"{error.filename}: {error.strerror}", exit_code=2)
+            if known is not None and folder.is_kept(job):
+                outcome = known
+            else:
+                folder.write(job, outcome)
+            ended(job, outcome)
             continue
         if known is not None and folder.is_done(job, digest):
             ended(job, known)
             continue
         run = folder.run(job.name)
+        if run.is_in_use():
+            ended(job, replace(known or Outcome(), status="running", error=ELSEWHERE))
+            continue
         if known is None and run.holds_run():
             foreign = f"{run.path} holds a run of somebody else's: move it away, or choose another -o"
             ended(job, Outcome("failed", error=foreign, exit_code=2))
             continue
         same = known is not None and known.digest == digest
+        going_on = known is not None and same and folder.can_go_on(job.name, known)
         outcome = replace(known, status="running") if known and same else Outcome("running", digest)
-        going_on = same and latest_checkpoint(run.checkpoints) is not None
+        if not going_on:
+            outcome = replace(outcome, replaces=folder.begun(job.name))
         threads = plan.threads or threads_of(slot, plan.jobs, cores())
         words = ["-s", str(job.scene), "-m", str(run.path), "--threads", str(threads)]
         if going_on:
@@ -228,6 +236,9 @@ def _take_end(
         outcome = folder.measured(job.name, replace(outcome, status="done"))
         folder.write(job, outcome)
         ended(job, outcome)
+        return
+    if code == 2 and folder.run(job.name).is_in_use():  # both have begun at the same moment
+        ended(job, replace(outcome, status="running", error=ELSEWHERE))
         return
     outcome = replace(outcome, error=reason(folder.log(job.name), one.log_from, code))
     if stopping:  # neither done nor failed: the next call goes on

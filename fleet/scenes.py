@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,12 @@ class Job:
 
 
 def find_jobs(
-    given: Sequence[str], options: Sequence[str] = (), said: str = "", output: Path | None = None
+    given: Sequence[str],
+    options: Sequence[str] = (),
+    said: str = "",
+    output: Path | None = None,
+    *,
+    gone: Callable[[str], bool] = lambda name: False,
 ) -> list[Job]:
     """A job for each scene.
 
@@ -56,20 +61,27 @@ def find_jobs(
         options: of train.py, for all.
         said: see `Job`.
         output: likewise.
+        gone: whether a scene of this name may have gone, so that a path where nothing is gets a job too.
 
     Raises:
-        UserError: there is none, something is no scene, or two would have one name.
+        UserError: there is none, something is no scene, two would have one name, or one would be trained
+            into its own folder.
     """
-    scenes = [scene for one in expand_at_files(given, paths=True) for scene in _scenes_at(one)]
+    scenes = [scene for one in expand_at_files(given, paths=True) for scene in _scenes_at(one, gone)]
     jobs: dict[str, Job] = {}
     for scene in scenes:
-        name = scene.stem if scene.is_file() else title_of(scene)
+        name = _name(scene)
         if name in RESERVED or name.startswith("."):
             raise UserError(f"{scene}: a scene cannot be called {name} here: rename its folder")
         if name in jobs and jobs[name].scene != scene:
             raise UserError(
                 f"{jobs[name].scene} and {scene}: expected scenes of different names: rename one, or train "
                 "them in two calls with two output folders"
+            )
+        if output is not None and scene.resolve() in (output.resolve(), (output / name).resolve()):
+            raise UserError(
+                f"{output}: expected an output folder that is neither {scene} nor the folder that this scene "
+                "is in: choose another -o"
             )
         jobs[name] = Job(name, scene, tuple(options), said, output)
     if not jobs:
@@ -109,10 +121,16 @@ def fingerprint(scene: Path, output: Path | None = None) -> str:
     return digest.hexdigest()
 
 
-def _scenes_at(given: str) -> list[Path]:
+def _name(scene: Path) -> str:
+    """What a scene's folder in the output is called."""
+    is_video = scene.is_file() or (not scene.exists() and scene.suffix.lower() in VIDEOS)
+    return scene.stem if is_video else title_of(scene)
+
+
+def _scenes_at(given: str, gone: Callable[[str], bool]) -> list[Path]:
     """The scene at a path, or those in the folder there."""
     path = Path(given).expanduser().absolute()
-    if _is_one(path):
+    if _is_one(path) or (not path.exists() and gone(_name(path))):
         return [path]
     if not path.is_dir():
         raise UserError(f"{given}: no such folder: name scenes or folders of scenes")

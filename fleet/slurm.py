@@ -83,7 +83,7 @@ def write_array(jobs: Sequence[Job], folder: FleetFolder, array: Array) -> Path:
         [
             "#!/usr/bin/env bash",
             *(f"#SBATCH {word}" for word in said),
-            f"# Task k of {tasks} trains every {tasks}th of the scenes in {scenes.name}, from the k-th on.",
+            f"# {tasks} tasks share the scenes in {scenes.name}: task k has k, k + {tasks}, ..., from 0 on.",
             "# What is done is not done again: submit it once more for what has failed. Two minutes before",
             "# its time is up a task saves a checkpoint, and goes on from there when it is submitted again.",
             "set -euo pipefail",
@@ -105,6 +105,8 @@ def _split(words: str) -> list[str]:
     except ValueError as error:
         raise UserError(f"--sbatch: {words!r}: {error}: mend the quotes") from error
     for word in found:
+        if any(ord(c) < 32 for c in word):
+            raise UserError(f"--sbatch: {word!r}: expected no line ends: leave them out")
         if not re.match(r"--[a-z]", word):
             raise UserError(f"--sbatch: {word}: expected options like --time=04:00:00, with an equals sign")
         if word[2:].partition("=")[0] in _OURS:

@@ -68,6 +68,8 @@ def read_mask(path: Path) -> Pixels:
 
 
 def _decode(path: Path) -> Pixels:
+    if path.exists() and not path.is_file():  # a pipe may never end, nor does /dev/zero
+        raise SceneError(f"{path}: expected an image file, got a folder, a pipe or a device; check the path")
     try:
         data = path.read_bytes()
     except OSError as error:

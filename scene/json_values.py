@@ -85,7 +85,7 @@ class Values:
         """A whole number of pixels, 1 to 100000 (exporters write 800.0 too)."""
         value = self.number(key)
         if value != int(value) or not 1 <= value <= 100_000:
-            raise self._wrong(key, "a whole number of pixels", value)
+            raise self._wrong(key, "a whole number of pixels, 1 to 100,000", value)
         return int(value)
 
     def text(self, key: str, default: str | None = None) -> str:

@@ -67,7 +67,7 @@ def memory(bench: Bench) -> None:
         plan = {"fault": "memory", "mib": 512, "at": 1, "under": str(output), "match": "*/events.out*"}
         row.lost += misses(run(bench.options(output), fault=plan), 0)
         row.lost += unlike(output, bench.twin().output, bench.iterations)
-    for mib in bench.pick((150, 400, 800, 1200, 1600, 2000, 2400, 2800), 1):
+    for mib in bench.pick((150, 400, 800, 1200, 1600, 2000, 2400, 2800, 3200, 3400, 3600), 1):
         with bench.case("memory", f"{mib} MiB from the first moment on") as row:
             output = bench.folder("memory")
             ended = run(bench.options(output), address_space_mib=mib, patience=60 + 5 * bench.twin().seconds)

@@ -68,6 +68,10 @@ def main(arguments: list[str]) -> int:
     unknown = [kind for kind in options.kinds if kind not in KINDS]
     if unknown:
         raise UserError(f"--kinds {unknown[0]}: expected some of {', '.join(KINDS)}")
+    if not options.only or not options.kinds:
+        raise UserError(
+            f"--only, --kinds: expected some of {', '.join(GROUPS)} and of {', '.join(KINDS)}: name one"
+        )
     if options.iterations < 60 or options.kills < 0:
         raise UserError("--iterations, --kills: expected at least 60 and 0")
     if options.scene is not None and not options.scene.is_dir():

@@ -63,7 +63,9 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Fuzzes as the command line asks; 1 where anything but a clean error or a valid load came."""
-    options = tyro.cli(Options, args=arguments, use_underscores=True, description=__doc__)
+    options = tyro.cli(
+        Options, args=arguments, prog="scripts/stress fuzz", use_underscores=True, description=__doc__
+    )
     unknown = [name for name in options.parsers if name not in NAMES]
     if unknown:
         raise UserError(f"--parsers: {unknown[0]}: expected some of {', '.join(NAMES)}: name them")

@@ -83,3 +83,60 @@ def test_commands_say_what_opencv_lacks(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: OpenCV lacks a library of the system (libxcb.so.1")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        'raise ImportError("cv2.abi3.so: failed to map segment from shared object", name="cv2")',
+        """
+try:
+    raise ImportError("libavcodec.so: failed to map segment from shared object")
+except ImportError as error:
+    raise RuntimeError("cannot import the backend: install the package") from error""",
+    ],
+)
+def test_a_library_that_finds_no_memory_is_no_library_that_is_missing(tmp_path, library):
+    (tmp_path / "cv2.py").write_text(library)
+    code, said = _train_help(tmp_path)
+    assert code == 3 and said.startswith("error: out of memory while the program was being loaded"), said
+    assert "failed to map segment" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v limits nothing elsewhere")
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS"])
+def test_a_library_that_dies_of_too_little_address_space_is_said(tmp_path, name):
+    (tmp_path / "cv2.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{name})")
+    code, said = _train_help(tmp_path, "ulimit -c 0; ulimit -v 4000000; ")
+    assert code == 3 and "error: out of memory in a library" in said, said
+
+
+def _train_help(folder: Path, before: str = "") -> tuple[int, str]:
+    """Calls train.py with other modules than those installed; returns its exit code and what it said."""
+    done = subprocess.run(
+        ["bash", "-c", f'{before}exec "$@"', "bash", sys.executable, str(ROOT / "train.py"), "--help"],
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def test_scripts_can_be_called_through_links(tmp_path):
+    """From a folder of commands of the user's own."""
+    for name in ("train_many", "train_blocks", "stress", "export", "view", "gpu_check", "convert"):
+        (tmp_path / name).symlink_to(ROOT / "scripts" / name)
+        (tmp_path / "again").unlink(missing_ok=True)
+        (tmp_path / "again").symlink_to(name)
+        line = next(
+            line for line in (ROOT / "scripts" / name).read_text().splitlines() if line.startswith("ROOT=")
+        )
+        script = tmp_path / f"{name}_root"
+        for link in (name, "again"):
+            # the line itself, with the script's name as bash would give it
+            script.write_text(f'{line.replace("${BASH_SOURCE[0]}", link)}\necho "$ROOT"\n')
+            done = subprocess.run(
+                ["bash", str(script)], cwd=tmp_path, capture_output=True, text=True, check=True
+            )
+            assert Path(done.stdout.strip()) == ROOT, name

@@ -117,6 +117,31 @@ def test_overwriting_leaves_what_is_behind_a_link(run, tmp_path):
     assert kept.is_file() and (run / "test").is_symlink()
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "point_cloud", "point_cloud/iteration_2"])
+def test_overwriting_is_refused_where_the_old_model_would_stay_behind_a_link(run, tmp_path, name):
+    """It would be taken for the new run's: --resume would go on from it, render.py would show it."""
+    elsewhere = tmp_path / "big disk"
+    (run / name).rename(elsewhere)
+    (run / name).symlink_to(elsewhere)
+    before = files(tmp_path)
+    with pytest.raises(OutputError, match="behind a link to another place, where --overwrite"):
+        with claim_output(run, overwrite=True):
+            pass
+    assert files(tmp_path) == before
+    for path in [path for path in elsewhere.rglob("*") if path.is_file()]:
+        path.unlink()
+    with claim_output(run, overwrite=True):
+        assert (run / name).is_symlink() or name == "point_cloud/iteration_2"
+
+
+def test_a_folder_is_in_use_while_a_run_works_there(tmp_path):
+    output = OutputFolder(tmp_path / "run")
+    assert not output.is_in_use() and not output.path.exists()
+    with claim_output(output.path):
+        assert output.is_in_use()
+    assert not output.is_in_use()
+
+
 def test_resuming_needs_a_usable_checkpoint_and_says_what_to_do(run, tmp_path):
     with claim_output(run, resume=True):
         pass

@@ -46,5 +46,5 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "train_command", lambda words: [sys.executable, "-S", str(FAKE), *words])
     monkeypatch.setattr(running, "visible_gpus", lambda: [])
     monkeypatch.setattr(
-        running, "latest_checkpoint", lambda folder: next(iter(folder.glob("iteration_*.pt")), None)
+        "fleet.folder.latest_checkpoint", lambda folder: next(iter(folder.glob("iteration_*.pt")), None)
     )

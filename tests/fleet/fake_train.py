@@ -1,8 +1,8 @@
 """Stands for train.py: ends as the file `.fate` in the scene says, a word an attempt; writes what a run does.
 
-`ok`, an exit code, `kill` (as the system does where memory runs out), or `wait` (until a SIGTERM, which it
-ends by 143 as train.py does). After the last word it is `ok`. What it was told is noted in `told` in the
-scene's parent folder.
+`ok`, an exit code, `early-CODE` (before the run that was there is removed), `kill` (as the system does where
+memory runs out), or `wait` (until a SIGTERM, which it ends by 143 as train.py does). After the last word it
+is `ok`. What it was told is noted in `told` in the scene's parent folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ with open(scene.parent / "told", "a", encoding="utf-8") as file:
 fates = (scene / ".fate").read_text().split() if (scene / ".fate").is_file() else []
 attempts = sum(json.loads(line)["scene"] == scene.name for line in (scene.parent / "told").open())
 fate = fates[attempts - 1] if attempts <= len(fates) else "ok"
+if fate.startswith("early-"):
+    print("error: it had not begun", file=sys.stderr)
+    sys.exit(int(fate.removeprefix("early-")))
 run.mkdir(parents=True, exist_ok=True)
+if "--overwrite" in words:
+    for old in ("config.yaml", "checkpoints/iteration_1.pt", "point_cloud/iteration_9/point_cloud.ply"):
+        (run / old).unlink(missing_ok=True)
 (run / "config.yaml").write_text("format: 1\nsource_path: x\niterations: 1\n")
 (run / "checkpoints").mkdir(exist_ok=True)
 if fate == "wait":

@@ -80,7 +80,9 @@ def test_a_merged_model_is_a_run_of_the_whole_scene(tmp_path):
     runs = runs_of(tmp_path / "runs", [whole, whole])
     output = OutputFolder(tmp_path / "out")
     record = tmp_path / "merged.json"
-    iteration, merged = write_merged(tmp_path, output, partition(), runs, held_out=True, record=record)
+    iteration, merged = write_merged(
+        tmp_path, output, partition(), runs, held_out=True, said="so", record=record
+    )
     found, read = load_finished(output)
     assert found == iteration == 20 and len(read) == len(merged) == 800
     names = [entry["img_name"] for entry in json.loads(output.cameras.read_text())]
@@ -103,6 +105,31 @@ def test_blocks_of_different_lengths_or_degrees_are_refused(tmp_path):
                 partition(),
                 runs,
                 held_out=False,
+                said="so",
                 record=tmp_path / "r",
             )
     assert not (tmp_path / "out").exists()
+
+
+def test_another_merged_model_leaves_nothing_of_the_one_before(tmp_path):
+    """Two models in one folder: the one with more iterations would be shown, with the figures of either."""
+    output, record = OutputFolder(tmp_path / "out"), tmp_path / "out" / "blocks" / "merged.json"
+    record.parent.mkdir(parents=True)
+    (record.parent / "mine.txt").write_text("stays")
+
+    def merge(count: int, iterations: int, said: str) -> None:
+        runs = runs_of(tmp_path / f"runs {iterations}", [model(count)] * 2, iterations=(iterations,) * 2)
+        write_merged(tmp_path, output, partition(), runs, held_out=True, said=said, record=record)
+
+    merge(800, 60, "so")
+    measured = output.path / "results.json"
+    measured.write_text("{}")
+    merge(800, 60, "so")
+    assert measured.is_file(), "the same model again: what was measured is true"
+    merge(800, 60, "otherwise")
+    assert not measured.exists()
+    measured.write_text("{}")
+    merge(500, 30, "so")
+    found, read = load_finished(output)
+    assert (found, len(read)) == (30, 500) and not measured.exists()
+    assert (record.parent / "mine.txt").read_text() == "stays"

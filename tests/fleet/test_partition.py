@@ -170,6 +170,7 @@ def test_what_only_held_out_views_saw_is_in_no_block(small_scene, tmp_path):
         (["--overlap", "-1"], "--overlap: expected 0 to 1"),
         (["--visible", "0"], "--visible"),
         (["--train=--eval"], "--eval: that is for --eval of this command"),
+        (["--train=--images ../photos"], "expected a folder in the scene"),
         (["--launcher", "torchrun"], "--stage train only"),
         (["--against", "x"], "no effect without --eval"),
         (["--stage", "merge"], "cut the scene first"),
@@ -187,3 +188,62 @@ def test_a_scene_without_a_model_and_a_folder_with_a_run_are_refused(small_scene
     (tmp_path / "run" / "config.yaml").touch()
     with pytest.raises(UserError, match=r"holds a run of train\.py"):
         blocks.main([str(small_scene), "-o", str(tmp_path / "run")])
+
+
+def test_what_is_no_block_is_not_removed(small_scene, tmp_path):
+    output = tmp_path / "out"
+    scenes = output / "blocks" / "scenes"
+    words = [str(small_scene), "-o", str(output), "--blocks", "1x1", "--stage", "partition"]
+    for precious in (scenes / "mine" / "a.txt", scenes / "block_0_0" / "a.txt"):
+        precious.parent.mkdir(parents=True)
+        precious.write_text("precious")
+        with pytest.raises(UserError, match=f"{precious.parent}: expected nothing in this folder but blocks"):
+            blocks.main(words)
+        assert precious.read_text() == "precious"
+        shutil.rmtree(precious.parent)
+    assert blocks.main(words) == 0
+    (output / "blocks" / "partition.json").unlink()
+    shutil.rmtree(scenes / "block_0_0" / "sparse" / "0")  # killed while it was being replaced
+    assert blocks.main(words) == 0 and (scenes / "block_0_0" / "sparse" / "0").is_dir()
+    shutil.move(scenes, tmp_path / "elsewhere")
+    scenes.symlink_to(tmp_path / "elsewhere")
+    (output / "blocks" / "partition.json").unlink()
+    with pytest.raises(UserError, match="expected a folder, got a link"):
+        blocks.main(words)
+
+
+def test_a_scene_is_not_cut_into_its_own_folder(small_scene, tmp_path, monkeypatch):
+    shutil.copytree(small_scene, tmp_path / "scene")
+    monkeypatch.chdir(tmp_path / "scene")
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(UserError, match="expected another folder than the scene's"):
+        blocks.main([".", "-o", "."])
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_photographs_in_a_folder_that_begins_like_the_models_are_linked(small_scene, tmp_path):
+    scene = Path(shutil.copytree(small_scene, tmp_path / "scene"))
+    (scene / "images").rename(scene / "sparse_photos")
+    (scene / "sparse_2").mkdir()
+    place = tmp_path / "blocks"
+    place.mkdir()
+    write_partition(scene, place, Wish(1, 1, 0.2, 0.25, True, 8, "sparse_photos", False))
+    block = place / "scenes" / "block_0_0"
+    assert (block / "sparse_photos").is_symlink() and not (block / "sparse_2").exists()
+    assert len(load_scene(block, SceneConfig(images="sparse_photos"), quiet=True).train) == 8
+
+
+def test_a_model_with_other_options_is_not_measured(small_scene, tmp_path):
+    output = tmp_path / "out"
+    words = [str(small_scene), "-o", str(output), "--blocks", "1x1", "--eval"]
+    blocks.main([*words, "--stage", "partition"])
+    record = output / "blocks" / "merged.json"
+    for text, message in (
+        ("", "put the blocks together first"),
+        ("[]", "expected a merged model's record"),
+        ('{"options": "others"}', "has other --train than are given now"),
+    ):
+        if text:
+            record.write_text(text)
+        with pytest.raises(UserError, match=message):
+            blocks.main([*words, "--stage", "evaluate"])

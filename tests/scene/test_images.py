@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -183,6 +185,18 @@ def test_memory_that_does_not_suffice_is_not_the_pictures_fault(tmp_path, monkey
         read_image(tmp_path / "a.png")
     monkeypatch.setattr(cv2, "imdecode", real)
     read_image(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there are no such devices here")
+def test_what_never_ends_is_no_image(tmp_path):
+    """A pipe that nobody writes to would be waited for, a device read until memory ends."""
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    (tmp_path / "c.png").mkdir()
+    for name in "abc":
+        for read in (read_image, read_mask):
+            with pytest.raises(SceneError, match=rf"{name}\.png: expected an image file, got a folder"):
+                read(tmp_path / f"{name}.png")
 
 
 def test_text_and_float_images_are_refused(tmp_path):

@@ -17,6 +17,8 @@ import time
 import pytest
 import torch
 
+from errors import UserError
+from stress import faults
 from stress.fault_bench import Bench
 from stress.fault_child import damage
 from stress.fault_disk import fill_while_training
@@ -125,6 +127,13 @@ def test_trees_are_compared_to_the_last_bit_and_type():
     assert differences(tree, {"a": [torch.tensor([0.0, 1e-45]), 1], "b": "x"}) == [".a[0] has other bits"]
     assert differences(tree, {"a": [torch.zeros(2), 1.0], "b": "x"}) == [".a[1] differs"]
     assert differences(tree, {"a": [torch.zeros(2, dtype=torch.int32), 1]}) == [" differs"]
+
+
+@pytest.mark.parametrize("words", [["--only"], ["--kinds"], ["--only", "kills", "--kinds", "nosuch"]])
+def test_a_harness_that_would_do_nothing_leaves_its_last_figures(tmp_path, words):
+    with pytest.raises(UserError, match=r"--(only|kinds).*: expected some of"):
+        faults.main([*words, "--output", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_harness_that_is_told_to_stop_ends_its_children_and_leaves_no_folder(tmp_path):
