@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import select
 import signal
 import sys
 from types import TracebackType
@@ -19,6 +20,10 @@ _NO_MEMORY = (
     "cannot create shared object",
 )
 _ROOMY, _LOADED = 4 * 2**30, 2**30
+_PATIENCE_S = 120.0
+"""For loading what takes five seconds, and a minute from a slow disk."""
+_WAITS: list[int] = []
+"""The end of a pipe on which a parent waits until all is loaded."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -42,18 +47,38 @@ def begin() -> None:
         sys.exit(2)
 
 
+def loaded() -> None:
+    """Called when all libraries are there: from now on the command may take as long as it likes."""
+    while _WAITS:
+        os.close(_WAITS.pop())
+
+
 def _watch() -> None:
     """Goes on in a child, and says in its place what it died of: C++ that gets no memory aborts, or worse.
 
     The parent ends as the child does, hands on SIGTERM, and leaves Ctrl-C to the child, which hears it too.
     """
+    ours, childs = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(ours)
+        _WAITS.append(childs)
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    os.close(childs)
+    if not select.select([ours], [], [], _PATIENCE_S)[0]:  # neither loaded nor dead
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        print(
+            f"error: out of memory: a library still waits for it after {_PATIENCE_S:.0f} s, as OpenBLAS does "
+            "where it gets no address space: raise ulimit -v",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(3)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
         print(
@@ -84,7 +109,7 @@ def _warn_of_limit() -> bool:
     if limit != resource.RLIM_INFINITY and limit < _ROOMY:
         print(
             f"warning: ulimit -v leaves {limit / 2**30:.1f} GiB of address space: loading the libraries may "
-            "fail, or never end, below 4 GiB; limit memory by a cgroup instead (systemd-run -p MemoryMax=4G)",
+            "fail below 4 GiB; limit memory by a cgroup instead (systemd-run -p MemoryMax=4G)",
             file=sys.stderr,
             flush=True,
         )

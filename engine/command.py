@@ -32,6 +32,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal, NoReturn
 
+from begin import loaded
 from engine import words
 from engine.checkpoint import latest_checkpoint
 from engine.finite import CameToNothing
@@ -143,6 +144,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)  # as an exception, so that files and locks are let go
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    loaded()
     threading.excepthook = _fail_in_a_thread
     words.hear()
     try:

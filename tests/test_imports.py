@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "depth_priors": {"native", "scene"},
     "gaussian_model": {"native", "rasterizer", "scene"},
     "evaluation": {"losses", "rasterizer", "scene"},
-    "engine": {"gaussian_model", "scene"},
+    "engine": {"begin", "gaussian_model", "scene"},
     "replicas": {"gaussian_model"},
     "configs": {"depth_priors", "gaussian_model", "losses", "rasterizer", "scene"},
     "reporting": {"configs", "evaluation", "scene"},

@@ -143,6 +143,19 @@ def test_with_little_address_space_a_parent_says_what_a_library_cannot(end, code
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what is done there is for Linux' limits")
+@pytest.mark.parametrize(("end", "code"), [("", 3), ("begin.loaded()", 0)])
+def test_a_library_that_waits_for_memory_is_not_waited_for(end, code):
+    """As OpenBLAS does at some sizes; a command that has loaded may take as long as it likes."""
+    script = WATCHED.format(end=f"{end}\nimport time\ntime.sleep(3 if {bool(end)} else 600)")
+    script = script.replace("begin.begin()", "begin._PATIENCE_S = 1.0\nbegin.begin()")
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code, ended
+    assert ("a library still waits for it after 1 s" in ended.stderr) == (code == 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is done there is for Linux' limits")
 def test_signals_reach_the_child_of_such_a_parent():
     end = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print('here', flush=True); signal.pause()"
     with subprocess.Popen(
