@@ -120,6 +120,11 @@ class OutputFolder:
         """Says whether a run has written here."""
         return any(next(self.path.glob(pattern), None) is not None for pattern in _RUN)
 
+    def holds_training(self) -> bool:
+        """Says whether a training has written here, and not only what joins the models of others."""
+        patterns = ("checkpoints/iteration_*.pt", "events.out.tfevents.*")
+        return any(next(self.path.glob(pattern), None) is not None for pattern in patterns)
+
     def is_in_use(self) -> bool:
         """Says whether a run is working here; False where the system cannot tell."""
         try:
@@ -246,6 +251,10 @@ def replaced_output(
             raise OutputError(
                 f"{path / _LOCK}: expected a file of this program, got a link to another place: remove it"
             ) from error
+        if (path / _LOCK).exists() and not (path / _LOCK).is_file():
+            raise OutputError(
+                f"{path / _LOCK}: expected a file of this program, got a folder or a pipe: remove it"
+            ) from error
         if error.errno in DISK_FULL:
             raise
         raise OutputError(f"{path}: cannot write there ({error.strerror}): choose another -m.") from error
@@ -261,10 +270,12 @@ def replaced_output(
 def not_through_a_link(path: str, flags: int) -> int:
     """Opens a file, but not one elsewhere that a link by its name leads to: `open(..., opener=this)`.
 
+    Nor waits for somebody at the other end, should it be a pipe.
+
     Raises:
         OSError: ELOOP where there is such a link, and what `os.open` raises.
     """
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def _is_alive(process: int) -> bool:

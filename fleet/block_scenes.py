@@ -25,6 +25,7 @@ from scene import MADE, SceneConfig
 from scene.colmap import find_model, read_colmap
 from scene.colmap_check import check_model
 from scene.split import split_frames, visible_points
+from scene.undistort import pinhole_for
 
 FORMAT = 1
 PLACE = "blocks"
@@ -80,10 +81,11 @@ def write_partition(scene: Path, place: Path, wish: Wish) -> Partition:
         UserError: there is no COLMAP model, or a block would have too few cameras.
     """
     digest = _digest(scene, place, wish)
-    record = place / "partition.json"
+    record, scenes = place / "partition.json", place / "scenes"
     if record.is_file() and (known := read_partition(place)).digest == digest:
+        for cell in known.cells:  # the scene may have moved
+            _link(scene, scenes / cell.name, place, wish.images)
         return known
-    record.unlink(missing_ok=True)
     source = _Source.read(scene, wish)
     plane = ground_plane(source.centres)
     cameras, points = plane.spots(source.centres), plane.spots(source.xyz)
@@ -96,8 +98,10 @@ def write_partition(scene: Path, place: Path, wish: Wish) -> Partition:
                 f"--blocks {wish.a}x{wish.b}: {block.cell.name} would have {len(block.cameras)} training "
                 f"cameras, {own} of them in its cell: expected at least {LEAST_CAMERAS}: ask for fewer blocks"
             )
-    scenes = place / "scenes"
-    _remove_blocks(scenes)
+    earlier = _earlier_blocks(scenes)
+    record.unlink(missing_ok=True)  # from here on it would not be true
+    for folder in earlier:
+        shutil.rmtree(folder)
     for block in blocks:
         folder = scenes / block.cell.name
         (folder / "sparse" / "0").mkdir(parents=True)
@@ -109,8 +113,8 @@ def write_partition(scene: Path, place: Path, wish: Wish) -> Partition:
     return made
 
 
-def _remove_blocks(scenes: Path) -> None:
-    """Removes the blocks of an earlier partition, and nothing that is none.
+def _earlier_blocks(scenes: Path) -> list[Path]:
+    """The folders of an earlier partition.
 
     Raises:
         UserError: there is something else.
@@ -124,15 +128,16 @@ def _remove_blocks(scenes: Path) -> None:
                 f"{path}: expected nothing in this folder but blocks of an earlier call, which are replaced: "
                 "move it away, or choose another -o"
             )
-    for path in found:
-        shutil.rmtree(path)
+    return found
 
 
 def _is_block(path: Path) -> bool:
     """Whether it is what `write_partition` makes: a model and links, whole or in part."""
     if path.is_symlink() or not path.is_dir() or not _BLOCK.fullmatch(path.name):
         return False
-    return all(one.is_symlink() or one.name in ("sparse", MADE) for one in path.iterdir())
+    return all(
+        one.is_symlink() or one.name in ("sparse", MADE) or one.name.startswith(".") for one in path.iterdir()
+    )
 
 
 def read_partition(place: Path) -> Partition:
@@ -227,7 +232,11 @@ def _link(scene: Path, folder: Path, place: Path, images: str) -> None:
         if path.name.startswith("sparse") and path.name not in wanted:
             continue
         if path.is_dir():
-            (folder / path.name).symlink_to(os.path.relpath(path.resolve(), folder.resolve()))
+            link, target = folder / path.name, os.path.relpath(path.resolve(), folder.resolve())
+            if link.is_symlink() and os.readlink(link) != target:
+                link.unlink()
+            if not link.is_symlink() and folder.is_dir():
+                link.symlink_to(target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +275,9 @@ class _Source:
                 f"{scene}: {len(missing)} images of the model are missing, such as {missing[0]}: add them, "
                 "or leave them out by --train=--skip_missing"
             )
+        for lens in {frame.lens.key: frame.lens for frame in checked.frames}.values():
+            if lens.camera is not None:
+                pinhole_for(lens.camera, lens.label)  # refuses what train.py would refuse in every block
         config = SceneConfig(eval=wish.held_out, test_every=wish.test_every)
         present = [frame for frame in checked.frames if frame.image is not None]
         train, _ = split_frames(present, config, str(scene))

@@ -32,7 +32,7 @@ from fleet import many
 from fleet.block_scenes import PLACE, Partition, Wish, check_partition, read_partition, write_partition
 from fleet.folder import NOT_OURS, FleetFolder
 from fleet.judging import judge, table
-from fleet.merging import write_merged
+from fleet.merging import check_no_training, write_merged
 from fleet.options import OF_THE_FLEET, absolute, meaning, split_options
 from fleet.scenes import find_jobs
 from native import set_threads
@@ -154,6 +154,7 @@ def _make(place: Path) -> None:
     output = OutputFolder(place.parent)
     if output.holds_run() and not place.is_dir():
         raise UserError(f"{output.path}: holds a run of train.py: choose another -o")
+    check_no_training(output)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:

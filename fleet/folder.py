@@ -11,6 +11,7 @@ A file for each scene, because that is what many machines can write at once with
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from atomic import write_bytes
+from atomic import file_digest, write_bytes
 from engine import DISK_FULL, OutputFolder, latest_checkpoint, not_through_a_link
 from errors import UserError
 from fleet.scenes import Job
@@ -49,6 +50,7 @@ class Outcome:
         peak_memory_gib: of the last process.
         replaces: what `FleetFolder.begun` said when this training was to begin: while it still says so, the
             folder holds what was there before, with another digest.
+        said: `Job.said` of the training.
     """
 
     status: Status = "waiting"
@@ -62,6 +64,7 @@ class Outcome:
     gaussians: int | None = None
     peak_memory_gib: float | None = None
     replaces: str = ""
+    said: str = ""
 
     def line(self, name: str, log: Path) -> str:
         """For the user."""
@@ -92,21 +95,23 @@ class FleetFolder:
         return OutputFolder(self.path / name)
 
     def begun(self, name: str) -> str:
-        """Tells one run in a scene's folder from the next: the time of its configuration; empty without one.
+        """Tells one run in a scene's folder from the next, by what it has written; empty where there is none.
 
-        A run writes that once it has removed the one before, and before its first checkpoint.
+        Of the content, because a copy of the folder has other times. A run writes its configuration once it
+        has removed the one before, whose configuration goes first, and before its first checkpoint.
         """
+        run = self.run(name)
         try:
-            return str(self.run(name).config.stat().st_mtime_ns)
+            last = latest_checkpoint(run.checkpoints)
+            words = f"{file_digest(run.config)} {last and last.name} {last and file_digest(last)}"
         except OSError:
             return ""
+        return hashlib.sha256(words.encode()).hexdigest()[:16]
 
     def can_go_on(self, name: str, known: Outcome) -> bool:
         """Whether the scene's folder holds a checkpoint of the run that `known` tells of."""
-        begun = self.begun(name)
-        return begun not in ("", known.replaces) and (
-            latest_checkpoint(self.run(name).checkpoints) is not None
-        )
+        there = latest_checkpoint(self.run(name).checkpoints) is not None
+        return there and self.begun(name) not in ("", known.replaces)
 
     def log(self, name: str) -> Path:
         """What a scene's trainings said."""
@@ -132,9 +137,12 @@ class FleetFolder:
                 f"{self.path}: expected a folder to write to ({error.strerror}): choose another -o"
             ) from error
 
-    def knows(self, name: str) -> bool:
-        """Whether something is noted about a scene of this name."""
-        return self._record(name).is_file()
+    def knows(self, scene: Path, name: str) -> bool:
+        """Whether something is noted about the scene at this path."""
+        try:
+            return bool(json.loads(self._record(name).read_bytes())["scene"] == str(scene))
+        except NOT_OURS:
+            return False
 
     def outcome(self, name: str) -> Outcome | None:
         """What became of a scene; None where nothing has.
@@ -189,9 +197,11 @@ class FleetFolder:
         )
 
     def is_kept(self, job: Job) -> bool:
-        """Whether a scene that has gone was trained to its end, and its model is there."""
+        """Whether a scene that has gone was trained to its end with these options, and its model is there."""
         outcome = self.outcome_or_why_not(job.name)
-        return not job.scene.exists() and outcome is not None and self.is_done(job, outcome.digest)
+        if job.scene.exists() or outcome is None or outcome.said != job.said:
+            return False
+        return self.is_done(job, outcome.digest)
 
     def measured(self, name: str, outcome: Outcome) -> Outcome:
         """The outcome with the figures that a finished run has written."""
@@ -268,7 +278,7 @@ def _check(outcome: Outcome) -> None:
         value = getattr(outcome, name)
         if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
             raise ValueError(f"{name} {value!r}")
-    for name in ("digest", "error", "replaces"):
+    for name in ("digest", "error", "replaces", "said"):
         if not isinstance(getattr(outcome, name), str):
             raise ValueError(f"{name} is no text")
     if not (isinstance(outcome.attempts, int) and isinstance(outcome.seconds, (int, float))):

@@ -93,7 +93,7 @@ def run(options: Options) -> int:
         words,
         meaning(words),
         folder.path,
-        gone=lambda name: of_a_list or folder.knows(name),
+        gone=lambda scene, name: of_a_list or folder.knows(scene, name),
     )
     folder.make()
     if options.status:

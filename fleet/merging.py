@@ -60,8 +60,10 @@ def write_merged(
         N, and the Gaussians.
 
     Raises:
-        UserError: a block is not there, or they are of different lengths or SH degrees.
+        UserError: a block is not there, they are of different lengths or SH degrees, or `output` holds a
+            training.
     """
+    check_no_training(output)
     parts, counts, iterations = [], {}, {}
     for cell in partition.cells:
         iterations[cell.name], whole = load_finished(runs.run(cell.name))
@@ -90,6 +92,7 @@ def write_merged(
     cameras = cameras_of(runs, names)
     config = config_of(runs, names[0], scene, output.path, held_out=held_out)
     content = {
+        "scene": str(scene),
         "iteration": iteration,
         "gaussians": len(merged),
         "partition": partition.digest,
@@ -105,6 +108,16 @@ def write_merged(
         save_ply(output.point_cloud(iteration), merged)
         write_bytes(record, (json.dumps(content, indent=1) + "\n").encode())
     return iteration, merged
+
+
+def check_no_training(output: OutputFolder) -> None:
+    """Refuses a folder in which a training's files are, which a merged model would replace.
+
+    Raises:
+        UserError: they are.
+    """
+    if output.holds_training():
+        raise UserError(f"{output.path}: holds a run of train.py: choose another -o, or move that run away")
 
 
 def _says(record: Path, content: dict[str, Any]) -> bool:

@@ -168,10 +168,10 @@ def _begin_next(
         try:
             digest = job.digest()
         except OSError as error:
-            outcome = Outcome("failed", error=f"{error.filename}: {error.strerror}", exit_code=2)
-            if known is not None and folder.is_kept(job):
-                outcome = known
-            else:
+            outcome = known or Outcome()  # where the scene comes back, its training goes on
+            if not folder.is_kept(job):
+                why = f"{error.filename}: {error.strerror}"
+                outcome = replace(outcome, status="failed", error=why, exit_code=2)
                 folder.write(job, outcome)
             ended(job, outcome)
             continue
@@ -188,7 +188,7 @@ def _begin_next(
             continue
         same = known is not None and known.digest == digest
         going_on = known is not None and same and folder.can_go_on(job.name, known)
-        outcome = replace(known, status="running") if known and same else Outcome("running", digest)
+        outcome = known if known is not None and same else Outcome(digest=digest, said=job.said)
         if not going_on:
             outcome = replace(outcome, replaces=folder.begun(job.name))
         threads = plan.threads or threads_of(slot, plan.jobs, cores())
@@ -197,7 +197,8 @@ def _begin_next(
             words.append("--resume")  # with its own options
         else:
             words += [*job.options, *(["--overwrite"] if known is not None else [])]
-        outcome = replace(outcome, attempts=outcome.attempts + 1, error="", exit_code=None)
+        attempts = outcome.attempts + 1
+        outcome = replace(outcome, status="running", attempts=attempts, error="", exit_code=None)
         folder.write(job, outcome)
         gpu = gpus[(plan.first_slot + slot) % len(gpus)] if len(gpus) > 1 else None
         return _start(ready, outcome, train_command(words), folder.log(job.name), surroundings(threads, gpu))

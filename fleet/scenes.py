@@ -52,7 +52,7 @@ def find_jobs(
     said: str = "",
     output: Path | None = None,
     *,
-    gone: Callable[[str], bool] = lambda name: False,
+    gone: Callable[[Path, str], bool] = lambda scene, name: False,
 ) -> list[Job]:
     """A job for each scene.
 
@@ -61,7 +61,7 @@ def find_jobs(
         options: of train.py, for all.
         said: see `Job`.
         output: likewise.
-        gone: whether a scene of this name may have gone, so that a path where nothing is gets a job too.
+        gone: whether the scene of this path and name may have gone, and gets a job all the same.
 
     Raises:
         UserError: there is none, something is no scene, two would have one name, or one would be trained
@@ -127,10 +127,10 @@ def _name(scene: Path) -> str:
     return scene.stem if is_video else title_of(scene)
 
 
-def _scenes_at(given: str, gone: Callable[[str], bool]) -> list[Path]:
+def _scenes_at(given: str, gone: Callable[[Path, str], bool]) -> list[Path]:
     """The scene at a path, or those in the folder there."""
     path = Path(given).expanduser().absolute()
-    if _is_one(path) or (not path.exists() and gone(_name(path))):
+    if _is_one(path) or (not path.exists() and gone(path, _name(path))):
         return [path]
     if not path.is_dir():
         raise UserError(f"{given}: no such folder: name scenes or folders of scenes")

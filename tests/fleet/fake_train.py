@@ -35,7 +35,7 @@ if "--overwrite" in words:
 if fate == "wait":
 
     def end(*_: object) -> None:
-        (run / "checkpoints" / "iteration_1.pt").touch()
+        (run / "checkpoints" / "iteration_1.pt").write_text(f"of attempt {attempts}")
         (scene / ".ended").touch()
         sys.exit(143)
 
@@ -43,7 +43,7 @@ if fate == "wait":
     (scene / ".waiting").touch()
     time.sleep(60)
 if fate == "kill":
-    (run / "checkpoints" / "iteration_1.pt").touch()
+    (run / "checkpoints" / "iteration_1.pt").write_text(f"of attempt {attempts}")
     os.kill(os.getpid(), signal.SIGKILL)
 if fate == "1":
     raise ValueError("a fault of the program")

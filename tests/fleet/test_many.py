@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -403,10 +404,17 @@ def test_a_stopped_training_goes_on_only_from_its_own_checkpoint(scenes, pretend
     folder = FleetFolder(output)
     (job,) = find_jobs([str(scenes.folder)], ["-r", "2"], "other", output)
     known = Outcome("running", job.digest(), replaces=folder.begun("room"))
+    config = (output / "room" / "config.yaml").read_bytes()
     assert not folder.can_go_on("room", known)
     (output / "room" / "config.yaml").unlink()
     assert not folder.can_go_on("room", known), "it died while the old run was being removed"
     (output / "room" / "config.yaml").write_text("of the new one")
+    assert folder.can_go_on("room", known)
+    (output / "room" / "config.yaml").write_bytes(config)
+    for path in (output / "room").rglob("*"):
+        os.utime(path, (1, 1))  # as in a copy
+    assert not folder.can_go_on("room", known), "what is there decides, not its times"
+    (output / "room" / "checkpoints" / "iteration_1.pt").write_text("of the new one")
     assert folder.can_go_on("room", known)
     (output / "room" / "checkpoints" / "iteration_1.pt").unlink()
     assert not folder.can_go_on("room", known)
@@ -447,6 +455,11 @@ def test_scenes_that_have_gone_do_not_stop_the_others(scenes, pretended, tmp_pat
         said = capfd.readouterr().out
         assert "a: 21.00 dB" in said and "c: failed" in said, said
     assert table(output)["a"]["status"] == "done" and "c: No such file" in table(output)["c"]["error"]
+    for status in ([], ["--status"]):
+        assert main([*words, "--train=-r 2", *status]) == 1
+        assert "a: 21.00 dB" not in capfd.readouterr().out, "its model is of other options"
+    with pytest.raises(UserError, match="no such folder"):
+        main([str(tmp_path / "mistyped" / "a"), *words[1:]])
     listed.write_text(listed.read_text() + f"{scenes.folder / 'never'}\n")
     with pytest.raises(UserError, match="never: no such folder"):
         main(words)
@@ -461,3 +474,30 @@ def test_a_scene_is_not_trained_into_its_own_folder(scenes, pretended, words):
     with pytest.raises(UserError, match="expected an output folder that is neither"):
         main([given[0], "-o", given[1], "--quiet"])
     assert not scenes.told()
+
+
+def test_a_scene_that_comes_back_goes_on(scenes, pretended, tmp_path, capfd):
+    """A disk that was away for a moment costs no work."""
+    scene = scenes.add("room", "kill ok")
+    words = [str(scene), "-o", str(tmp_path / "out"), "--quiet", "--retries", "0"]
+    assert main(words) == 1
+    scene.rename(tmp_path / "away")
+    assert main(words) == 1
+    assert "room: failed: " in (said := capfd.readouterr().out) and "No such file" in said
+    (tmp_path / "away").rename(scene)
+    assert main(words) == 0
+    assert [told["words"][-1] for told in scenes.told()][1:] == ["--resume"]
+
+
+def test_a_lock_that_is_a_pipe_is_not_waited_for(scenes, pretended, tmp_path):
+    scene = scenes.add("room")
+    assert run(scenes, tmp_path / "out") == 0
+    (tmp_path / "out" / "room" / ".run.lock").unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "out" / "room" / ".run.lock")
+    (scene / "images" / "a.jpg").write_bytes(b"another")
+    assert run(scenes, tmp_path / "out") == 0
+    with pytest.raises(
+        UserError, match=r"\.run\.lock: expected a file of this program, got a folder or a pipe"
+    ):
+        with claim_output(tmp_path / "out" / "room", overwrite=True):
+            pass

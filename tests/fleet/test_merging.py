@@ -11,6 +11,7 @@ import torch
 from configs import Config, save_config
 from engine import OutputFolder, load_finished
 from errors import UserError
+from fleet import blocks
 from fleet.block_scenes import Partition
 from fleet.folder import FleetFolder
 from fleet.merging import crop, joined, write_merged
@@ -133,3 +134,20 @@ def test_another_merged_model_leaves_nothing_of_the_one_before(tmp_path):
     found, read = load_finished(output)
     assert (found, len(read)) == (30, 500) and not measured.exists()
     assert (record.parent / "mine.txt").read_text() == "stays"
+
+
+def test_a_training_in_the_same_folder_is_not_replaced(tmp_path):
+    runs = runs_of(tmp_path / "runs", [model(800)] * 2)
+    for name in ("checkpoints/iteration_9.pt", "events.out.tfevents.1"):
+        output = OutputFolder(tmp_path / name.replace("/", " "))
+        theirs = output.path / name
+        theirs.parent.mkdir(parents=True)
+        theirs.write_text("work of hours")
+        with pytest.raises(UserError, match=r"holds a run of train\.py"):
+            write_merged(
+                tmp_path, output, partition(), runs, held_out=True, said="so", record=tmp_path / "merged.json"
+            )
+        assert theirs.read_text() == "work of hours"
+        (output.path / "blocks").mkdir()
+        with pytest.raises(UserError, match=r"holds a run of train\.py"):
+            blocks._make(output.path / "blocks")

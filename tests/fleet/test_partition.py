@@ -6,16 +6,19 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycolmap
 import pytest
 
 from errors import UserError
 from fleet import blocks
 from fleet.block_scenes import Wish, read_partition, write_partition
 from fleet.partition import Cell, assign, cut, ground_plane
+from fleet.scenes import find_jobs
 from scene import SceneConfig, load_scene
 from scene.colmap import read_colmap
 
@@ -247,3 +250,42 @@ def test_a_model_with_other_options_is_not_measured(small_scene, tmp_path):
             record.write_text(text)
         with pytest.raises(UserError, match=message):
             blocks.main([*words, "--stage", "evaluate"])
+
+
+def test_a_refused_call_changes_nothing(small_scene, tmp_path):
+    place = tmp_path / "blocks"
+    place.mkdir()
+    write_partition(small_scene, place, WISH)
+    before = {path: path.lstat().st_mtime_ns for path in place.rglob("*")}
+    with pytest.raises(UserError, match="ask for fewer blocks"):
+        write_partition(small_scene, place, replace(WISH, a=30))
+    assert {path: path.lstat().st_mtime_ns for path in place.rglob("*")} == before
+    (place / "scenes" / "mine").touch()
+    with pytest.raises(UserError, match="expected nothing in this folder but blocks"):
+        write_partition(small_scene, place, replace(WISH, a=1))
+    assert (place / "partition.json").is_file()
+
+
+def test_a_scene_that_has_moved_is_found_again_without_cutting_anew(small_scene, tmp_path):
+    scene = Path(shutil.copytree(small_scene, tmp_path / "scene"))
+    place = tmp_path / "blocks"
+    place.mkdir()
+    write_partition(scene, place, WISH)
+    blocks_of = find_jobs([str(place / "scenes")])
+    digests = [job.digest() for job in blocks_of]
+    (place / "scenes" / "block_0_0" / "images").unlink()
+    scene.rename(tmp_path / "moved")
+    write_partition(tmp_path / "moved", place, WISH)
+    assert all(job.scene.joinpath("images").resolve() == tmp_path / "moved" / "images" for job in blocks_of)
+    assert [job.digest() for job in blocks_of] == digests, "what was trained is still true"
+
+
+def test_what_no_training_would_take_is_not_cut(small_scene, tmp_path):
+    scene = Path(shutil.copytree(small_scene, tmp_path / "scene"))
+    model = pycolmap.Reconstruction(str(scene / "sparse" / "0"))
+    for camera in model.cameras.values():
+        camera.focal_length = 0.0
+    model.write(str(scene / "sparse" / "0"))
+    with pytest.raises(UserError, match="expected focal lengths above 0"):
+        blocks.main([str(scene), "-o", str(tmp_path / "out"), "--stage", "partition"])
+    assert not (tmp_path / "out" / "blocks" / "partition.json").exists()

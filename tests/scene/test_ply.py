@@ -1,4 +1,4 @@
-"""Headers of .ply files that would take minutes to read."""
+"""Headers of .ply files: those that would take minutes to read, and comments in any encoding."""
 
 from __future__ import annotations
 
@@ -33,3 +33,17 @@ def test_a_large_file_with_a_header_like_any_is_read(tmp_path):
     PlyData([PlyElement.describe(vertex, "vertex")]).write(str(tmp_path / "a.ply"))
     assert (tmp_path / "a.ply").stat().st_size > 1 << 18
     assert np.array_equal(read_ply(tmp_path / "a.ply")["vertex"].data, vertex)
+
+
+@pytest.mark.parametrize("word", ["größe", "C:\\写真"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_comments_may_say_anything(tmp_path, word, encoding):
+    vertex = np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "f4")])
+    vertex["y"] = np.arange(3)
+    path = tmp_path / "a.ply"
+    PlyData([PlyElement.describe(vertex, "vertex")], comments=["WORD"], obj_info=["WORD"]).write(str(path))
+    path.write_bytes(path.read_bytes().replace(b"WORD", word.encode(encoding)))
+    assert np.array_equal(read_ply(path)["vertex"].data, vertex)
+    path.write_bytes(path.read_bytes().replace(b"property float y", "property float ÿ".encode()))
+    with pytest.raises(UnicodeDecodeError):
+        read_ply(path)
