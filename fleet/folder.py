@@ -101,17 +101,13 @@ class FleetFolder:
         has removed the one before, whose configuration goes first, and before its first checkpoint.
         """
         run = self.run(name)
-        try:
-            last = latest_checkpoint(run.checkpoints)
-            words = f"{file_digest(run.config)} {last and last.name} {last and file_digest(last)}"
-        except OSError:
-            return ""
-        return hashlib.sha256(words.encode()).hexdigest()[:16]
+        return _mark(run, latest_checkpoint(run.checkpoints))
 
     def can_go_on(self, name: str, known: Outcome) -> bool:
         """Whether the scene's folder holds a checkpoint of the run that `known` tells of."""
-        there = latest_checkpoint(self.run(name).checkpoints) is not None
-        return there and self.begun(name) not in ("", known.replaces)
+        run = self.run(name)
+        last = latest_checkpoint(run.checkpoints)
+        return last is not None and _mark(run, last) not in ("", known.replaces)
 
     def log(self, name: str) -> Path:
         """What a scene's trainings said."""
@@ -256,6 +252,15 @@ class FleetFolder:
 
     def _record(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.json"
+
+
+def _mark(run: OutputFolder, last: Path | None) -> str:
+    """See `FleetFolder.begun`; `last` is the run's newest good checkpoint."""
+    try:
+        words = f"{file_digest(run.config)} {last and last.name} {last and file_digest(last)}"
+    except OSError:
+        return ""
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def _entry(job: Job, outcome: Outcome) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def too_many_pixels(data: bytes) -> str:
         struct.error,
         ValueError,
         IndexError,
-    ):  # too short for what it should say; its decoder will refuse it
+    ):  # too short: its decoder will refuse it
         return ""
     return f"promises {width}x{height} pixels, which no camera takes" if width * height > MOST_PIXELS else ""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fleet import running
+from fleet.many import main
 
 FAKE = Path(__file__).with_name("fake_train.py")
 
@@ -48,3 +49,11 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "fleet.folder.latest_checkpoint", lambda folder: next(iter(folder.glob("iteration_*.pt")), None)
     )
+
+
+def run(scenes: Scenes, output: Path, *more: str) -> int:
+    return main([str(scenes.folder), "-o", str(output), "--pause", "0", "--quiet", *more])
+
+
+def table(output: Path) -> dict[str, Any]:
+    return json.loads((output / "fleet.json").read_text())["scenes"]
