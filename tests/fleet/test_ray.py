@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from errors import UserError
-from tests.fleet.test_many import run, table
+from tests.fleet.conftest import run, table
 
 
 class FakeRay:
